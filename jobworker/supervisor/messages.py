@@ -1,0 +1,229 @@
+"""Shapes of the messages on the control socket and of the exit record, for type checkers and readers.
+
+Every message is a JSON object. A request carries `seq`, and the one reply to it carries the same number;
+events carry none. Times are nanoseconds since the epoch (UTC), sizes are bytes. The supervisor itself
+imports this module only while it is type-checked, since `typing` costs a megabyte of its memory.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+Stage = Literal["setup", "cgroup", "limit", "user", "workdir", "exec"]
+ErrorKind = Literal["no_such_job", "bad_request", "exists", "os_error", "busy"]
+
+
+class Limits(TypedDict, total=False):
+    """What a job may take; an absent key is no limit."""
+
+    cpus: float
+    memory_bytes: int
+    pids: int
+
+
+class Usage(TypedDict):
+    """What a job's processes took together; null where this host's kernel does not count it."""
+
+    cpu_user_usec: int
+    cpu_system_usec: int
+    memory_bytes: int | None
+    memory_peak_bytes: int | None
+    pids: int | None
+    pids_peak: int | None
+    io_read_bytes: int | None
+    io_write_bytes: int | None
+
+
+class StartFailure(TypedDict):
+    """Which step before the program's first instruction failed; `errno` 0 means no system call did."""
+
+    stage: Stage
+    errno: int
+    detail: str
+
+
+class ExitRecord(TypedDict):
+    """The file `exit` of a job: facts only, whoever reads it decides what they amount to."""
+
+    version: int
+    job: str
+    boot_id: str
+    started_ns: int | None
+    main_exited_ns: int | None
+    ended_ns: int
+    exit_code: int | None
+    signal: int | None
+    core_dumped: bool
+    stop_requested: bool
+    grace_expired: bool
+    timed_out: bool
+    oom_kills: int
+    start_failure: StartFailure | None
+    usage: Usage
+    output_bytes: int
+    survivors: int
+
+
+class HelloRequest(TypedDict):
+    """Asks who is there, and subscribes this connection to events."""
+
+    op: Literal["hello"]
+    seq: int
+    protocol: int
+
+
+class LaunchRequest(TypedDict):
+    """Starts a job; `uid` null keeps the supervisor's own, `workdir` null means `scratch`, then "/"."""
+
+    op: Literal["launch"]
+    seq: int
+    job: str
+    argv: list[str]
+    env: dict[str, str]
+    workdir: str | None
+    scratch: str | None
+    uid: int | None
+    gid: int | None
+    limits: Limits
+    timeout_ms: int | None
+    wait_for_tree: bool
+
+
+class StopRequest(TypedDict):
+    """Sends `signal` to the whole tree and kills what is left of it `grace_ms` later (0: at once)."""
+
+    op: Literal["stop"]
+    seq: int
+    job: str
+    signal: int
+    grace_ms: int
+
+
+class SignalRequest(TypedDict):
+    """Sends `signal` to the main process, or to every process of the job."""
+
+    op: Literal["signal"]
+    seq: int
+    job: str
+    signal: int
+    tree: bool
+
+
+class UsageRequest(TypedDict):
+    """Asks for what a running job has taken so far."""
+
+    op: Literal["usage"]
+    seq: int
+    job: str
+
+
+class ListRequest(TypedDict):
+    """Asks for every job that has not ended."""
+
+    op: Literal["list"]
+    seq: int
+
+
+class ShutdownRequest(TypedDict):
+    """Ends the supervisor; with `if_idle` only when it has no jobs, else by killing them all first."""
+
+    op: Literal["shutdown"]
+    seq: int
+    if_idle: bool
+
+
+Request = (
+    HelloRequest | LaunchRequest | StopRequest | SignalRequest | UsageRequest | ListRequest | ShutdownRequest
+)
+
+
+class Cgroups(TypedDict):
+    """How jobs are contained on this host; `controllers` maps cpu, memory, pids, io to "v2" or "v1"."""
+
+    mode: Literal["v2", "hybrid", "none"]
+    root: str
+    controllers: dict[str, str]
+    into_cgroup: bool
+
+
+class WelcomeReply(TypedDict):
+    """Answers hello."""
+
+    op: Literal["welcome"]
+    seq: int
+    protocol: int
+    pid: int
+    boot_id: str
+    started_ns: int
+    cgroup: Cgroups
+
+
+class LaunchedReply(TypedDict):
+    """The program runs; `limits` are those in force, read back from the kernel."""
+
+    op: Literal["launched"]
+    seq: int
+    job: str
+    pid: int
+    started_ns: int
+    limits: Limits
+
+
+class FailedReply(StartFailure):
+    """The program does not run, and nothing of the attempt is left but its exit record."""
+
+    op: Literal["failed"]
+    seq: int
+    job: str
+
+
+class DoneReply(TypedDict):
+    """Answers stop, signal and shutdown."""
+
+    op: Literal["done"]
+    seq: int
+
+
+class ErrorReply(TypedDict):
+    """The request was not carried out; for "bad_request", `detail` names the field."""
+
+    op: Literal["error"]
+    seq: int
+    error: ErrorKind
+    errno: int
+    detail: str
+
+
+class UsageReply(TypedDict):
+    """Answers usage."""
+
+    op: Literal["usage"]
+    seq: int
+    usage: Usage
+
+
+class ListedJob(TypedDict):
+    """One job that has not ended; `started_ns` is null while its program has not been executed yet."""
+
+    job: str
+    pid: int
+    started_ns: int | None
+    limits: Limits
+    stopping: bool
+
+
+class JobsReply(TypedDict):
+    """Answers list."""
+
+    op: Literal["jobs"]
+    seq: int
+    jobs: list[ListedJob]
+
+
+Reply = WelcomeReply | LaunchedReply | FailedReply | DoneReply | ErrorReply | UsageReply | JobsReply
+
+
+class ExitedEvent(ExitRecord):
+    """A job has ended and its exit record is in place; a failed launch is told so to the other connections."""
+
+    event: Literal["exited"]
