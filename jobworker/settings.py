@@ -1,0 +1,215 @@
+"""What the worker is told: flags, JOBWORKER_* variables and a TOML file, in that order of weight.
+
+Every setting is declared once, as a field of `Settings` that carries its text for people and how its text
+is read; the flag, the variable and the key in the file are derived from the field's name. Errors name the
+setting and where its value came from. Nothing here looks whether files are there or addresses are free.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobworker.errors import InvalidArgument
+
+ENVIRONMENT_PREFIX = "JOBWORKER_"
+DEFAULT_PORT = 9090
+HIGHEST_UID = 2**32 - 2  # the one above means "leave unchanged" to setresuid
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UidRange:
+    """Uids given to clients, both ends included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def __contains__(self, uid: int) -> bool:
+        return self.first <= uid <= self.last
+
+
+def parse_address(text: str) -> Address:
+    """HOST:PORT, [IPV6]:PORT, HOST or :PORT; ValueError says what is wrong."""
+    host, separator, port = text.rpartition(":")
+    if not separator or text.endswith("]"):
+        host, port = text, str(DEFAULT_PORT)
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"'{port}' is not a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address is written in brackets, [::1]:9090")
+    return Address(host or "0.0.0.0", int(port))  # noqa: S104 - ":9090" says so
+
+
+def parse_uid_range(text: str) -> UidRange:
+    """FIRST-LAST; ValueError says what is wrong."""
+    first, separator, last = text.partition("-")
+    if not separator or not first.strip().isdecimal() or not last.strip().isdecimal():
+        raise ValueError("give two numbers, 61184-65519")
+    uids = UidRange(int(first), int(last))
+    if not 0 < uids.first <= uids.last <= HIGHEST_UID:
+        raise ValueError("the first must be above 0 and not above the last")
+    return uids
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds, not negative and finite; ValueError says what is wrong."""
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("give seconds, 0 or more")
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Bytes, at least 1; ValueError says what is wrong."""
+    size = int(text)
+    if size < 1:
+        raise ValueError("give bytes, 1 or more")
+    return size
+
+
+def parse_path(text: str) -> Path:
+    """A path, not empty."""
+    if not text or "\0" in text:
+        raise ValueError("give a path")
+    return Path(text)
+
+
+def parse_text(text: str) -> str:
+    """Any text, not empty."""
+    if not text:
+        raise ValueError("give a value")
+    return text
+
+
+def _read(parse: Callable[[str], object], text: str) -> dict[str, object]:
+    return {"parse": parse, "text": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything `jobworker serve` is told."""
+
+    cert: Path = field(
+        metadata=_read(parse_path, "The server's certificate chain, PEM; its key may be in the same file.")
+    )
+    client_ca: Path = field(
+        metadata=_read(parse_path, "Certificates that clients' certificates must be signed by, PEM.")
+    )
+    key: Path | None = field(
+        default=None, metadata=_read(parse_path, "The certificate's private key, PEM, when in a file of its own.")
+    )
+    state: Path = field(default=Path("state"), metadata=_read(parse_path, "Directory of all state."))
+    listen: Address = field(
+        default=Address("127.0.0.1", DEFAULT_PORT),
+        metadata=_read(parse_address, "Address to listen on, HOST:PORT."),
+    )
+    uid_range: UidRange = field(
+        default=UidRange(61184, 65519),
+        metadata=_read(parse_uid_range, "Uids for clients that have no Unix user, FIRST-LAST."),
+    )
+    scratch: Path | None = field(
+        default=None,
+        metadata=_read(parse_path, "Directory of the jobs' scratch directories, when not in the state directory."),
+    )
+    cgroup_root: str | None = field(
+        default=None, metadata=_read(parse_text, "The cgroup the worker makes its tree in, when it shall not choose.")
+    )
+    drain_seconds: float = field(
+        default=10.0, metadata=_read(parse_seconds, "How long calls in flight may take once it was asked to end.")
+    )
+    max_request_bytes: int = field(
+        default=4 * 2**20, metadata=_read(parse_size, "The largest request that is accepted.")
+    )
+
+    @property
+    def listen_host(self) -> str:
+        """The host part of `listen`."""
+        return self.listen.host
+
+    @property
+    def listen_port(self) -> int:
+        """The port part of `listen`."""
+        return self.listen.port
+
+
+def flag(name: str) -> str:
+    """How the setting is spelled on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """How the setting is spelled in the environment."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """The settings in a TOML file as text, by name; paths in it are relative to the file's own directory."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidArgument(
+            f"cannot read settings file '{path}': {(error.strerror or str(error)).lower()}", field="config"
+        ) from error
+    except ValueError as error:
+        raise InvalidArgument(f"settings file '{path}' is not TOML: {error}", field="config") from error
+    fields = {entry.name: entry for entry in dataclasses.fields(Settings)}
+    values = {}
+    for name, value in content.items():
+        if name not in fields or isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise InvalidArgument(
+                f"settings file '{path}': '{name}' is not a setting with a text or a number",
+                field=name,
+                hint="the settings are " + ", ".join(fields),
+            )
+        is_path = fields[name].metadata["parse"] is parse_path
+        values[name] = str(path.parent / str(value)) if is_path and value else str(value)
+    return values
+
+
+def resolve(
+    flags: Mapping[str, str | None], *, environment: Mapping[str, str], file: Mapping[str, str]
+) -> Settings:
+    """Each setting from the first place that has it; InvalidArgument names the setting that is wrong or missing."""
+    values: dict[str, Any] = {}
+    for entry in dataclasses.fields(Settings):
+        name = entry.name
+        places = ((flag(name), flags.get(name)), (variable(name), environment.get(variable(name))))
+        for place, text in (*places, (f"'{name}' in the settings file", file.get(name))):
+            if text is not None:
+                values[name] = _parse(name, text, place=place, parse=entry.metadata["parse"])
+                break
+        else:
+            if entry.default is dataclasses.MISSING:
+                raise InvalidArgument(
+                    f"setting '{name}' is missing",
+                    field=name,
+                    hint=f"give {flag(name)}, or set {variable(name)}",
+                )
+    return Settings(**values)
+
+
+def _parse(name: str, text: str, *, place: str, parse: Callable[[str], object]) -> object:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{place} is wrong: '{text}'", field=name, hint=str(error)) from error
