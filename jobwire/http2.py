@@ -1,0 +1,163 @@
+"""grpclib's server and channel with the settings its constructor does not offer; both ends use them.
+
+All knowledge of the insides of grpclib and h2 is here, each piece with its reason, and
+tests/unit/test_http2.py fails when the libraries change under it:
+
+- frames of up to 1 MiB instead of 16 KiB: output is bulk data, and the cost in Python is per frame;
+- a frame's repr is not made for a log line that nobody asked for (it hex-dumps the payload);
+- a connection window far above a stream's window: one unread stream must not block the others;
+- more than 100 streams on one connection; a limit on the size of a message, known before it is buffered;
+- a dead peer is noticed by the kernel (TCP keepalive), not by timers: an idle connection costs nothing;
+- the server's connections are countable, and each can be cut.
+
+Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7).
+"""
+
+import socket
+from asyncio import BaseTransport, Transport
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, cast
+
+import grpclib.client
+import grpclib.protocol
+import grpclib.server
+import hyperframe.frame
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from h2.connection import H2Connection
+from h2.settings import SettingCodes, Settings
+
+from jobwire.details import DetailsCodec
+
+if TYPE_CHECKING:
+    import ssl
+
+    from grpclib.encoding.base import CodecBase
+
+MAX_FRAME = 1 << 20  # bytes
+STREAM_WINDOW = 4 << 20  # bytes a peer may send on a stream before we have read them
+CONNECTION_WINDOW = 256 << 20
+MAX_STREAMS = 10_000  # on one connection
+MAX_REQUEST = 4 << 20  # bytes in one message to the server
+MAX_RESPONSE = 64 << 20  # bytes in one message to the client
+
+# h2 makes the repr of every received frame for its trace log, and hyperframe's repr hexlifies the payload:
+# a quarter of the time of a client that receives bulk data.
+hyperframe.frame.Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
+
+
+class Stream(grpclib.protocol.Stream):
+    """A stream that refuses a message too large for this end as soon as its length is known."""
+
+    async def recv_data(self, size: int) -> bytes:
+        limit = cast("Connection", self.connection).max_message
+        if size > limit:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes is over the limit of {limit} bytes"
+            )
+        return await super().recv_data(size)
+
+
+class Connection(grpclib.protocol.Connection):
+    """grpclib's connection, with a limit on messages."""
+
+    max_message: int
+
+    def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> Stream:
+        return Stream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
+
+
+class Protocol(grpclib.protocol.H2Protocol):
+    """One connection. `transport` is the asyncio transport: for its ssl_object, and to abort it."""
+
+    transport: Transport
+
+    def __init__(self, *args: Any, max_message: int, peers: "set[Protocol] | None" = None) -> None:
+        super().__init__(*args)
+        self._max_message = max_message
+        self._peers = peers
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """As grpclib's, with our settings in the first SETTINGS frame."""
+        self.transport = cast("Transport", transport)
+        _tune(transport.get_extra_info("socket"))
+        h2 = H2Connection(config=self.h2_config)
+        h2.local_settings = Settings(
+            client=bool(self.h2_config.client_side),
+            initial_values={
+                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
+                SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size,
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.MAX_HEADER_LIST_SIZE: 64 << 10,
+                SettingCodes.ENABLE_PUSH: 0,
+            },
+        )
+        h2.max_inbound_frame_size = MAX_FRAME
+        h2.initiate_connection()
+        h2.increment_flow_control_window(self.config.http2_connection_window_size - 65535)
+        self.connection = Connection(h2, self.transport, config=self.config)
+        self.connection.max_message = self._max_message
+        self.connection.flush()
+        self.connection.initialize()
+        self.processor = grpclib.protocol.EventsProcessor(self.handler, self.connection)
+        if self._peers is not None:
+            self._peers.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._peers is not None:
+            self._peers.discard(self)
+        super().connection_lost(exc)
+
+
+class Server(grpclib.server.Server):
+    """grpclib's server; `connections` holds every live connection."""
+
+    def __init__(
+        self, handlers: Collection[Any], *, codec: "CodecBase", max_request: int = MAX_REQUEST
+    ) -> None:
+        super().__init__(handlers, codec=codec, status_details_codec=DetailsCodec(), config=_CONFIGURATION)
+        self.connections: set[Protocol] = set()
+        self._max_request = max_request
+
+    def _protocol_factory(self) -> Protocol:
+        plain = super()._protocol_factory()
+        return Protocol(
+            plain.handler,
+            plain.config,
+            plain.h2_config,
+            max_message=self._max_request,
+            peers=self.connections,
+        )
+
+
+class Channel(grpclib.client.Channel):
+    """grpclib's channel. It connects on the first call, and again on the next call after a lost connection."""
+
+    def __init__(self, host: str, port: int, *, codec: "CodecBase", ssl: "ssl.SSLContext | None") -> None:
+        super().__init__(
+            host, port, codec=codec, status_details_codec=DetailsCodec(), ssl=ssl, config=_CONFIGURATION
+        )
+
+    def _protocol_factory(self) -> Protocol:
+        plain = super()._protocol_factory()
+        return Protocol(plain.handler, plain.config, plain.h2_config, max_message=MAX_RESPONSE)
+
+
+_CONFIGURATION = Configuration(
+    _keepalive_time=None,
+    http2_connection_window_size=CONNECTION_WINDOW,
+    http2_stream_window_size=STREAM_WINDOW,
+)
+
+
+def _tune(sock: socket.socket | None) -> None:
+    """Small writes go out at once; the kernel probes a silent peer after 30 s and gives it up after 60 s."""
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)

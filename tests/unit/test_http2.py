@@ -1,0 +1,143 @@
+"""What jobwire.http2 relies on inside grpclib and h2, seen from outside over a real socket."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest import mock
+
+import grpclib.const
+import hyperframe.frame
+import pytest
+from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from h2.connection import H2Connection
+
+from generated.jobworker.v1 import ErrorDetail
+from jobwire import codec, http2
+
+LIMIT = 1 << 20
+
+
+class Echo:
+    """Answers with what it got; /fail with an error that has a detail; /hold when released; /flood for ever."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+
+    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
+        unary, streaming = grpclib.const.Cardinality.UNARY_UNARY, grpclib.const.Cardinality.UNARY_STREAM
+        return {
+            "/echo": grpclib.const.Handler(self.echo, unary, bytes, bytes),
+            "/fail": grpclib.const.Handler(self.fail, unary, bytes, bytes),
+            "/hold": grpclib.const.Handler(self.hold, unary, bytes, bytes),
+            "/flood": grpclib.const.Handler(self.flood, streaming, bytes, bytes),
+        }
+
+    async def echo(self, stream: Any) -> None:
+        await stream.send_message(await stream.recv_message())
+
+    async def fail(self, stream: Any) -> None:
+        raise GRPCError(
+            Status.INVALID_ARGUMENT, "no", codec.encode(ErrorDetail(field="spec.argv", hint="näher"))
+        )
+
+    async def hold(self, stream: Any) -> None:
+        await self.release.wait()
+        await stream.send_message(b"released")
+
+    async def flood(self, stream: Any) -> None:
+        while True:
+            await stream.send_message(bytes(100_000))
+
+
+@asynccontextmanager
+async def loopback() -> AsyncIterator[tuple[http2.Server, http2.Channel, Echo]]:
+    echo = Echo()
+    server = http2.Server([echo], codec=codec.Codec(), max_request=LIMIT)
+    sock = socket.create_server(("127.0.0.1", 0))
+    await server.start(sock=sock)
+    channel = http2.Channel("127.0.0.1", sock.getsockname()[1], codec=codec.Codec(), ssl=None)
+    try:
+        async with asyncio.timeout(20):
+            yield server, channel, echo
+    finally:
+        channel.close()
+        server.close()
+        for connection in list(server.connections):
+            connection.transport.abort()
+        await server.wait_closed()
+
+
+def unary(channel: http2.Channel, path: str) -> UnaryUnaryMethod[bytes, bytes]:
+    return UnaryUnaryMethod(channel, path, bytes, bytes)
+
+
+async def test_both_ends_may_send_large_frames() -> None:
+    async with loopback() as (server, channel, _):
+        assert await unary(channel, "/echo")(b"x") == b"x"
+        (theirs,) = server.connections
+        ours = await channel.__connect__()
+        assert theirs.connection._connection.max_outbound_frame_size == http2.MAX_FRAME
+        assert ours.connection._connection.max_outbound_frame_size == http2.MAX_FRAME
+        body = bytes(range(256)) * 4000
+        assert await unary(channel, "/echo")(body) == body
+
+
+async def test_more_than_a_hundred_calls_on_one_connection() -> None:
+    async with loopback() as (server, channel, echo):
+        calls = [asyncio.create_task(unary(channel, "/hold")(b"")) for _ in range(250)]
+        assert await unary(channel, "/echo")(b"the 251st") == b"the 251st"
+        echo.release.set()
+        assert await asyncio.gather(*calls) == [b"released"] * 250
+        assert len(server.connections) == 1
+
+
+async def test_a_message_over_the_limit_is_refused_before_it_is_there() -> None:
+    async with loopback() as (_, channel, _echo):
+        with pytest.raises(GRPCError) as caught:
+            await unary(channel, "/echo")(bytes(LIMIT + 1))
+        assert caught.value.status is Status.RESOURCE_EXHAUSTED
+        assert await unary(channel, "/echo")(bytes(LIMIT)) == bytes(LIMIT)
+
+
+async def test_an_unread_stream_does_not_block_other_calls() -> None:
+    async with (
+        loopback() as (_, channel, _echo),
+        UnaryStreamMethod(channel, "/flood", bytes, bytes).open() as stream,
+    ):
+        await stream.send_message(b"", end=True)
+        assert await stream.recv_message() == bytes(100_000)
+        for _ in range(20):
+            assert await unary(channel, "/echo")(bytes(500_000)) == bytes(500_000)
+        await stream.cancel()
+
+
+async def test_an_error_carries_its_detail() -> None:
+    async with loopback() as (_, channel, _echo):
+        with pytest.raises(GRPCError) as caught:
+            await unary(channel, "/fail")(b"")
+        assert codec.decode(ErrorDetail, caught.value.details) == ErrorDetail(field="spec.argv", hint="näher")
+
+
+async def test_a_frame_is_not_hexlified_for_the_log() -> None:
+    async with loopback() as (_, channel, _echo):
+        with mock.patch.object(
+            hyperframe.frame.DataFrame, "_body_repr", side_effect=AssertionError, create=True
+        ):
+            await unary(channel, "/echo")(bytes(100_000))
+
+
+async def test_the_kernel_watches_idle_connections() -> None:
+    async with loopback() as (server, channel, _echo):
+        await unary(channel, "/echo")(b"")
+        (theirs,) = server.connections
+        sock = theirs.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert theirs.connection._ping_handle is None
+
+
+def test_h2_still_takes_local_settings_before_the_preface() -> None:
+    assert "local_settings" in vars(H2Connection())
