@@ -1,0 +1,128 @@
+"""Kernel calls that Python's `os` does not have: one small function each, OSError on failure, no policy.
+
+Every call goes through ctypes.PyDLL, which keeps the interpreter lock: a child made by clone3 while another
+thread held a lock of libc or of the interpreter would hang in its first allocation. Standard library only,
+and the only place of the project that imports ctypes. Sources: the man pages of the calls, section 2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+_LIBC = ctypes.PyDLL(None, use_errno=True)
+_SYSCALL = _LIBC.syscall
+_SYSCALL.restype = ctypes.c_long
+
+# clone3: the same number on every architecture (include/uapi/linux/sched.h)
+_SYS_CLONE3 = 435
+_CLONE_PIDFD = 0x1000
+_CLONE_INTO_CGROUP = 0x200000000
+_SIGCHLD = 17
+_CLONE_ARGS = (ctypes.c_uint64 * 11)()  # struct clone_args of Linux 5.7, whose last field is the cgroup
+_PIDFD = ctypes.c_int(-1)
+
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+IN_MODIFY = 0x2
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE_SELF = 0x400
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
+IN_ONLYDIR = 0x1000000
+_INOTIFY_EVENT = struct.Struct("iIII")
+
+_FALLOC_FL_KEEP_SIZE = 0x1
+_FALLOC_FL_PUNCH_HOLE = 0x2
+_LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+_SIG_SETMASK = 2
+_SIGNALS = 64
+_SIGSET_SIZE = 128  # glibc's sigset_t, larger than the kernel's
+_SIG_DFL = ctypes.c_void_p(0)
+_LIBC.signal.restype = ctypes.c_void_p
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def clone3(*, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Forks, into the cgroup2 directory `cgroup_fd` when given: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    The pidfd is close-on-exec. The at-fork hooks of the interpreter do not run: the caller has one thread, and
+    its child only makes system calls and execs. The cgroup must be fresh: one that was ever killed kills the child.
+    """
+    arguments = _CLONE_ARGS
+    arguments[0] = _CLONE_PIDFD | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
+    arguments[1] = ctypes.addressof(_PIDFD)
+    arguments[4] = _SIGCHLD
+    arguments[10] = cgroup_fd or 0
+    pid = _check(_SYSCALL(_SYS_CLONE3, arguments, 88))
+    return (pid, _PIDFD.value) if pid else (0, -1)
+
+
+def prctl(option: int, value: int) -> None:
+    """Sets an attribute of the calling process, one of the PR_ constants above."""
+    _check(
+        _LIBC.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    )
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Gives `length` bytes from `offset` back to the file system; they read as zeros, the size stays."""
+    _check(_LIBC.fallocate(fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length))
+
+
+def signalfd(signals: list[int]) -> int:
+    """A close-on-exec, non-blocking descriptor that becomes readable when one of these blocked signals is pending."""
+    return _check(_LIBC.signalfd(-1, _sigset(signals), os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def set_signal_mask(signals: list[int]) -> None:
+    """Blocks exactly these signals in the calling thread."""
+    _check(_LIBC.sigprocmask(_SIG_SETMASK, _sigset(signals), None))
+
+
+def reset_signal(signal: int) -> None:
+    """Gives a signal its default action back."""
+    _LIBC.signal(signal, _SIG_DFL)
+
+
+def _sigset(signals: list[int]) -> bytes:
+    bits = sum(1 << signal - 1 for signal in signals if 1 <= signal <= _SIGNALS)
+    return bits.to_bytes(_SIGSET_SIZE, "little")
+
+
+def inotify_init() -> int:
+    """A close-on-exec, non-blocking inotify descriptor."""
+    return _check(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def inotify_add_watch(fd: int, path: str | bytes, mask: int) -> int:
+    """Watches `path` for the events in `mask`; the watch descriptor, the same again for a path watched already."""
+    return _check(_LIBC.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)))
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """Ends a watch; an IN_IGNORED event follows."""
+    _check(_LIBC.inotify_rm_watch(fd, watch))
+
+
+def parse_inotify(data: bytes) -> list[tuple[int, int, bytes]]:
+    """The (watch descriptor, mask, name) of each event in what was read from an inotify descriptor."""
+    events = []
+    position = 0
+    while position < len(data):
+        watch, mask, _, length = _INOTIFY_EVENT.unpack_from(data, position)
+        position += _INOTIFY_EVENT.size
+        events.append((watch, mask, data[position : position + length].rstrip(b"\0")))
+        position += length
+    return events
