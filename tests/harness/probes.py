@@ -1,0 +1,49 @@
+"""What this machine can do. Each probe is a pytest mark that skips, for one reason, a test which needs more."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def cgroup_mounts() -> dict[str, Path]:
+    """Mounted hierarchies: "v2" for cgroup2, else the name of each v1 controller."""
+    found = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            found["v2"] = Path(place)
+        elif kind == "cgroup":
+            found |= {option: Path(place) for option in options.split(",") if "=" not in option}
+    return found
+
+
+MOUNTS = cgroup_mounts()
+ROOT = os.geteuid() == 0
+
+
+def controllers() -> set[str]:
+    """Controllers of the cgroup2 hierarchy."""
+    return set((MOUNTS["v2"] / "cgroup.controllers").read_text().split()) if "v2" in MOUNTS else set()
+
+
+PURE_V2 = {"cpu", "memory", "pids"} <= controllers()
+V1 = {"cpu", "memory", "pids"} <= MOUNTS.keys()
+UML = Path("/proc/cpuinfo").read_text().find("User Mode Linux") >= 0
+
+needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
+needs_no_root = pytest.mark.skipif(ROOT, reason="needs an ordinary user")
+needs_cgroup2 = pytest.mark.skipif("v2" not in MOUNTS, reason="no cgroup2 hierarchy is mounted")
+needs_v1 = pytest.mark.skipif(not V1, reason="cpu, memory and pids are not on cgroup v1 here")
+needs_v2 = pytest.mark.skipif(
+    not PURE_V2, reason="cpu, memory and pids are not on cgroup v2 here (make test-v2 has a machine)"
+)
+needs_limits = pytest.mark.skipif(
+    not (ROOT and (PURE_V2 or V1)), reason="needs root and the cpu, memory and pids controllers"
+)
+needs_fast_processes = pytest.mark.skipif(UML, reason="takes minutes in User Mode Linux")
+needs_ssh = pytest.mark.skipif(
+    not (shutil.which("ssh") and Path("/usr/sbin/sshd").exists()),
+    reason="OpenSSH client and server are not installed",
+)
