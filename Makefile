@@ -1,0 +1,63 @@
+# make demo and make test need nothing but python3 (3.11 to 3.13), make and a Linux machine; both set up what they use.
+# VENV and PYTHON choose another environment: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+bin := $(VENV)/bin
+pytest := $(bin)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-v2 test-slow check generate certs bench lock clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(VENV)/ready ## run, follow and stop real jobs on a real worker, and say what is seen
+	PATH="$(CURDIR)/$(bin):$$PATH" scripts/demo
+
+test: $(VENV)/ready ## all tests that this machine can run, but the slow ones
+	$(pytest) -m "not slow"
+
+test-v2: $(VENV)/ready ## the tests that need cgroup v2, on a kernel of their own
+	scripts/cgroup2-vm $(pytest) -m v2
+
+test-slow: $(VENV)/ready ## the tests that take minutes
+	$(pytest) -m slow
+
+check: $(VENV)/ready ## style, types, the API's rules, generated code, import rules
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	PATH="$(CURDIR)/$(bin):$$PATH" scripts/check-api
+	$(pytest) --quiet tests/test_layers.py
+
+generate: $(VENV)/ready ## write generated/ from api/
+	PATH="$(CURDIR)/$(bin):$$PATH" scripts/generate .
+
+certs: $(VENV)/ready ## an authority, a server and two clients in ca/out
+	sh ca/gen.sh
+
+bench: $(VENV)/ready ## measure, beside ssh and asyncssh where they are there
+	$(bin)/python -m bench
+
+lock: ## choose the newest versions pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-config --upgrade --quiet \
+	    --group build --group test --group check --group bench --custom-compile-command "make lock" -o requirements.lock
+
+clean: ## remove what make made, except ca/out
+	rm -rf .venv .venv-* .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+define right_python
+import sys
+found = ".".join(map(str, sys.version_info[:2]))
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(f"error: {sys.executable} is Python {found}\nhint: jobworker runs on 3.11 to 3.13; name one with make PYTHON=python3.12")
+endef
+export right_python
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c "$$right_python"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(bin)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	$(bin)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
