@@ -1,0 +1,150 @@
+"""Job records: written by `Jobs` alone, found by id, by request, or page by page.
+
+Decides how a search becomes a query. Pages are the stored bytes, newest first, and go on exactly after the
+last row given, whatever was started or deleted meanwhile. What an encoded record says of itself is not
+looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from jobwire.codec import encode
+from jobworker.errors import AlreadyExists
+from jobworker.lifecycle import ENDED
+from jobworker.store.database import Conflict, Database, Statement
+
+if TYPE_CHECKING:
+    from generated.jobworker.v1 import JobRecord
+
+INSERT = (
+    "INSERT INTO jobs (id, owner, name, state, created_unix_nano, request_id, record) VALUES (?,?,?,?,?,?,?)"
+)
+INSERT_LABEL = "INSERT INTO labels (job_id, key, value) VALUES (?,?,?)"
+UPDATE = "UPDATE jobs SET state = ?, record = ? WHERE id = ?"
+SELECT = "SELECT record FROM jobs WHERE id = ?"
+SELECT_REQUEST = "SELECT record FROM jobs WHERE owner = ? AND request_id = ?"
+SELECT_UNFINISHED = "SELECT id, owner, record FROM jobs WHERE state <> 4 ORDER BY created_unix_nano, id"
+DELETE = "DELETE FROM jobs WHERE id = ?"
+DELETE_LABELS = "DELETE FROM labels WHERE job_id = ?"
+COUNT_ENDED = "SELECT (SELECT count(*) FROM jobs) - (SELECT count(*) FROM jobs WHERE state <> 4)"
+HIGHEST_CHARACTER = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page ended: the key of its last row."""
+
+    created_unix_nano: int
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for; everything given must hold. `states` empty means all."""
+
+    owner: str = ""
+    name: str = ""
+    id_prefix: str = ""
+    states: frozenset[int] = frozenset()
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of a page."""
+
+    position: Position
+    record: bytes
+
+
+class JobStore:
+    """The jobs table and its labels."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, record: JobRecord, *, created_unix_nano: int, request_id: str) -> None:
+        """A new job, committed when it returns; AlreadyExists when the id, or the owner's request, is there."""
+        spec, job_id = record.spec, record.job_id
+        values = (
+            job_id,
+            record.owner,
+            spec.name,
+            int(record.state),
+            created_unix_nano,
+            request_id or None,
+            encode(record),
+        )
+        labels = [(INSERT_LABEL, (job_id, key, value)) for key, value in spec.labels.items()]
+        try:
+            self._database.write((INSERT, values), *labels)
+        except Conflict as conflict:
+            what = f"job '{job_id}'" if conflict.columns == "jobs.id" else f"a job of request '{request_id}'"
+            raise AlreadyExists(f"{what} is there already", job_id=job_id) from conflict
+
+    def update(self, record: JobRecord) -> None:
+        """Writes the record behind, as it is then; a crash before that loses the change, not the job."""
+
+        def statement() -> Statement:
+            return UPDATE, (int(record.state), encode(record), record.job_id)
+
+        self._database.later(record.job_id, statement)
+
+    def get(self, job_id: str) -> bytes | None:
+        """The encoded record."""
+        return self._record(SELECT, job_id)
+
+    def by_request(self, owner: str, request_id: str) -> bytes | None:
+        """The encoded record of the job that this owner's request started."""
+        return self._record(SELECT_REQUEST, owner, request_id)
+
+    def page(self, search: Search, *, after: Position | None, limit: int) -> list[Stored]:
+        """Up to `limit` records, newest first, from the one that follows `after`."""
+        sql, values = _query(search, after)
+        rows = self._database.rows(f"{sql} LIMIT ?", (*values, limit))
+        return [
+            Stored(Position(created, job_id), record)
+            for created, job_id, record in cast("list[tuple[int, str, bytes]]", rows)
+        ]
+
+    def unfinished(self) -> list[tuple[str, str, bytes]]:
+        """Id, owner and encoded record of every job that has not ended, oldest first."""
+        return cast("list[tuple[str, str, bytes]]", self._database.rows(SELECT_UNFINISHED))
+
+    def count_ended(self) -> int:
+        """How many jobs have ended."""
+        return cast("int", self._database.rows(COUNT_ENDED)[0][0])
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job."""
+        self._database.forget(job_id)
+        self._database.write((DELETE, (job_id,)), (DELETE_LABELS, (job_id,)))
+
+    def _record(self, sql: str, *values: str) -> bytes | None:
+        rows = self._database.rows(sql, values)
+        return cast("bytes", rows[0][0]) if rows else None
+
+
+def _query(search: Search, after: Position | None) -> tuple[str, list[object]]:
+    conditions: list[tuple[str, tuple[object, ...]]] = []
+    if search.owner:
+        conditions.append(("owner = ?", (search.owner,)))
+    if search.name:
+        conditions.append(("name = ? AND name <> ''", (search.name,)))
+    if search.id_prefix:
+        conditions.append(("id >= ? AND id < ?", (search.id_prefix, search.id_prefix + HIGHEST_CHARACTER)))
+    if search.states:
+        marks = ",".join("?" * len(search.states))
+        conditions.append((f"state IN ({marks})", tuple(sorted(search.states))))
+        if ENDED not in search.states:
+            conditions.append(("state <> 4", ()))  # the words of the index on unfinished jobs
+    for key, value in sorted((search.labels or {}).items()):
+        conditions.append(("id IN (SELECT job_id FROM labels WHERE key = ? AND value = ?)", (key, value)))
+    if after is not None:
+        conditions.append(("(created_unix_nano, id) < (?, ?)", (after.created_unix_nano, after.job_id)))
+    where = " WHERE " + " AND ".join(text for text, _ in conditions) if conditions else ""
+    sql = f"SELECT created_unix_nano, id, record FROM jobs{where} ORDER BY created_unix_nano DESC, id DESC"  # noqa: S608 - only fixed texts above
+    return sql, [value for _, values in conditions for value in values]

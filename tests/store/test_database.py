@@ -1,0 +1,228 @@
+"""Opening: new, old, newer, foreign and damaged files; writing now and behind; what kill -9 leaves."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobworker.errors import FailedPrecondition, Internal, Unavailable
+from jobworker.store.database import FILE_NAME, Conflict, Database
+from jobworker.store.schema import APPLICATION_ID, MIGRATIONS
+
+ADD = "INSERT INTO labels (job_id, key, value) VALUES (?, 'k', 'v')"
+COUNT = "SELECT count(*) FROM labels"
+
+
+def raw(directory: Path) -> sqlite3.Connection:
+    return sqlite3.connect(directory / FILE_NAME, isolation_level=None)
+
+
+def test_a_new_file_is_ours_and_private(tmp_path: Path) -> None:
+    Database.open(tmp_path).close()
+    mode = (tmp_path / FILE_NAME).stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+    connection = raw(tmp_path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
+    first = Database.open(tmp_path)
+    first.write((ADD, ("a",)))
+    first.close()
+    second = Database.open(tmp_path)
+    assert second.rows(COUNT) == [(1,)]
+    second.close()
+
+
+def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Database.open(tmp_path).close()
+    connection = raw(tmp_path)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(FailedPrecondition, match=f"has format {len(MIGRATIONS) + 1}") as raised:
+        Database.open(tmp_path)
+    assert "newer version" in raised.value.hint
+    connection = raw(tmp_path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+    connection.close()
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    connection = raw(tmp_path)
+    connection.execute("CREATE TABLE notes (text)")
+    connection.close()
+    with pytest.raises(FailedPrecondition, match="another program"):
+        Database.open(tmp_path)
+    connection = raw(tmp_path)
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"not a database, but long enough to be looked at " * 50, b"SQLite format 3\0" + b"\xff" * 4096],
+)
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(FailedPrecondition, match=r"damaged, or not a database") as raised:
+        Database.open(tmp_path)
+    assert str(tmp_path) in str(raised.value)
+    assert (tmp_path / FILE_NAME).read_bytes() == content
+
+
+def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(FailedPrecondition, match="cannot open"):
+        Database.open(tmp_path)
+
+
+def test_damage_found_later_is_an_internal_error(tmp_path: Path) -> None:
+    database = Database.open(tmp_path)
+    for number in range(500):
+        database.write((ADD, (f"{number:040}",)))
+    database.close()
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    content[8192:] = b"\xa5" * (len(content) - 8192)
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises((Internal, FailedPrecondition), match="damaged"):
+        Database.open(tmp_path).rows("SELECT * FROM labels")
+
+
+def test_two_processes_may_create_it_at_once(tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nfrom jobworker.store import Database\nDatabase.open(Path({str(tmp_path)!r})).close()"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+
+
+def test_all_statements_of_a_write_or_none(tmp_path: Path) -> None:
+    database = Database.open(tmp_path)
+    database.write((ADD, ("taken",)))
+    with pytest.raises(Conflict, match=r"labels.job_id, labels.key"):
+        database.write((ADD, ("fresh",)), (ADD, ("taken",)))
+    assert database.rows(COUNT) == [(1,)]
+    database.write((ADD, ("fresh",)))
+    database.close()
+
+
+def test_an_error_inside_durably_undoes_it(tmp_path: Path) -> None:
+    database = Database.open(tmp_path)
+
+    def fail() -> None:
+        with database.durably():
+            database.write((ADD, ("a",)))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert database.rows(COUNT) == [(0,)]
+    assert database.rows("PRAGMA synchronous") == [(1,)]
+    database.close()
+
+
+def test_without_a_loop_later_is_now(tmp_path: Path) -> None:
+    database, other = Database.open(tmp_path), Database.open(tmp_path)
+    database.later("a", lambda: (ADD, ("a",)))
+    assert other.rows(COUNT) == [(1,)]
+    database.close()
+    other.close()
+
+
+async def test_later_writes_at_the_end_of_the_turn_in_one_transaction(tmp_path: Path) -> None:
+    database, other = Database.open(tmp_path, loop=asyncio.get_running_loop()), Database.open(tmp_path)
+    before = other.changes_by_others()
+    for name in "abc":
+        database.later(name, lambda name=name: (ADD, (name,)))  # type: ignore[misc]
+    database.later("b", lambda: (ADD, ("other b",)))
+    assert other.rows(COUNT) == [(0,)]
+    await asyncio.sleep(0)
+    assert other.rows("SELECT job_id FROM labels") == [("a",), ("c",), ("other b",)]
+    assert other.changes_by_others() != before
+    database.close()
+    other.close()
+
+
+async def test_reads_and_closing_see_what_was_written_behind(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, loop=asyncio.get_running_loop())
+    database.later("a", lambda: (ADD, ("a",)))
+    assert database.rows(COUNT) == [(1,)]
+    database.later("b", lambda: (ADD, ("b",)))
+    database.later("c", lambda: (ADD, ("c",)))
+    database.forget("c")
+    database.close()
+    again = Database.open(tmp_path)
+    assert again.rows(COUNT) == [(2,)]
+    again.close()
+
+
+async def test_what_cannot_be_written_behind_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("jobworker.store.database.RETRY_SECONDS", 0.01)
+    database = Database.open(tmp_path, loop=asyncio.get_running_loop())
+    database.rows("PRAGMA busy_timeout = 0")
+    blocker = raw(tmp_path)
+    blocker.execute("BEGIN IMMEDIATE")
+    written = asyncio.Event()
+
+    def statement() -> tuple[str, tuple[str]]:
+        written.set()
+        return ADD, ("a",)
+
+    database.later("a", statement)
+    await asyncio.sleep(0)
+    assert "database is locked; trying again" in caplog.text
+    assert not written.is_set()
+    with pytest.raises(Unavailable, match="locked"):
+        database.write((ADD, ("b",)))
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    await asyncio.wait_for(written.wait(), timeout=10)
+    assert raw_count(tmp_path) == 1
+    database.close()
+
+
+def raw_count(directory: Path) -> int:
+    connection = raw(directory)
+    count = connection.execute(COUNT).fetchone()[0]
+    connection.close()
+    return int(count)
+
+
+def test_a_full_disk_is_unavailable_and_nothing_is_half_written(tmp_path: Path) -> None:
+    database = Database.open(tmp_path)
+    pages = database.rows("PRAGMA page_count")[0][0]
+    database.rows(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unavailable, match="full") as raised:
+        database.write(*((ADD, (f"{number:0200}",)) for number in range(500)))
+    assert "room" in raised.value.hint
+    assert database.rows(COUNT) == [(0,)]
+    database.close()
+
+
+def test_a_committed_write_survives_kill_9(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom jobworker.store import Database\n"
+        f"database = Database.open(Path({str(tmp_path)!r}))\n"
+        f"database.write(({ADD!r}, ('a',)))\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    database = Database.open(tmp_path)
+    assert database.rows(COUNT) == [(1,)]
+    database.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(FailedPrecondition, match="cannot open"):
+        Database.open(tmp_path)
