@@ -1,5 +1,6 @@
 # make demo and make test need nothing but python3 (3.11 to 3.13), make and a Linux machine; both set up what they use.
 # VENV and PYTHON choose another environment: make test PYTHON=python3.13 VENV=.venv-3.13
+# ARGS goes to pytest:                        make test ARGS="tests/ca -x"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,13 +17,13 @@ demo: $(VENV)/ready ## run, follow and stop real jobs on a real worker, and say 
 	PATH="$(CURDIR)/$(bin):$$PATH" scripts/demo
 
 test: $(VENV)/ready ## all tests that this machine can run, but the slow ones
-	$(pytest) -m "not slow"
+	$(pytest) -m "not slow" $(ARGS)
 
 test-v2: $(VENV)/ready ## the tests that need cgroup v2, on a kernel of their own
-	scripts/cgroup2-vm $(pytest) -m v2
+	scripts/cgroup2-vm $(pytest) -m v2 $(ARGS)
 
 test-slow: $(VENV)/ready ## the tests that take minutes
-	$(pytest) -m slow
+	$(pytest) -m slow $(ARGS)
 
 check: $(VENV)/ready ## style, types, the API's rules, generated code, import rules
 	$(bin)/ruff check
