@@ -1,0 +1,52 @@
+"""The command line. This file is what every command pays for, so it only decides where to go.
+
+`jobctl run -- ARGV…` says all that is needed by itself and goes the short way, without a command line parser; it runs
+the same loop as `jobctl run` with options. Everything else is cyclopts' (app.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+SIGPIPE_STATUS = 141  # 128 + SIGPIPE: what a shell says of a program whose reader has left
+
+
+def main() -> NoReturn:
+    """Runs the command of sys.argv and ends the process with its exit status."""
+    _keep_standard_descriptors()
+    arguments = sys.argv[1:]
+    if arguments[:2] == ["run", "--"] and len(arguments) > 2:
+        from jobctl.cli.runloop import run_plain  # noqa: PLC0415 - each way imports what it needs
+
+        leave(run_plain(arguments[2:]))
+    if arguments == ["--version"]:
+        from jobwire import __version__  # noqa: PLC0415
+
+        print(f"jobctl {__version__}")  # noqa: T201 - data
+        leave(0)
+    from jobctl.cli.app import dispatch  # noqa: PLC0415
+
+    leave(dispatch(arguments))
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process at once: taking a Python apart that did its work takes longer than a call to the worker."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            status = SIGPIPE_STATUS
+        except (OSError, ValueError):
+            status = status or 125
+    os._exit(status)
+
+
+def _keep_standard_descriptors() -> None:
+    """Opens what the caller closed (`>&-`) on /dev/null: a socket must never get number 1 and a job's output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

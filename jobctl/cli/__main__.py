@@ -1,0 +1,5 @@
+"""`python -m jobctl.cli` is `jobctl`."""
+
+from jobctl.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""What people type, as values: sizes, lengths of time, signals, labels, variables.
+
+Everything raises ValueError with one clause that says what is accepted. Pure: the environment that `--env NAME` copies
+from is handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from signal import Signals
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|[smhdw])?", re.IGNORECASE | re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def size(text: str) -> int:
+    """Bytes: "512M", "1.5GiB", "4096". K, M, G, T, P, E are powers of 1024, as for docker and systemd."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"'{text}' is no size: a number and K, M, G, T, P or E (512M, 1.5G)")
+    number, unit = found.groups()
+    scale = 1024 ** " kmgtpe".index(unit.lower()) if unit else 1
+    value = int(number) * scale if number.isdigit() else round(float(number) * scale)
+    if value >> 64:
+        raise ValueError(f"'{text}' is more bytes than there can be")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A length of time in seconds: "90", "10m", "1h30m", "500ms", "1.5h"; the last unit may be left out for seconds."""
+    rest, total = text.strip(), 0.0
+    while rest:
+        found = _TIME.match(rest)
+        if not found or (found[2] is None and rest != text.strip()):
+            break
+        total += float(found[1]) * _SECONDS[(found[2] or "s").lower()]
+        rest = rest[found.end() :].lstrip()
+    if rest or not text.strip():
+        raise ValueError(f"'{text}' is no length of time: numbers with ms, s, m, h, d or w (90, 10m, 1h30m)")
+    return total
+
+
+def cores(text: str) -> float:
+    """Processor cores: "1.5", "2"."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1_000_000:
+        raise ValueError(f"'{text}' is no number of cores (1.5, 2)")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"'{text}' is no whole number above 0")
+    return int(text)
+
+
+def offset(text: str) -> int:
+    """A byte's position: a whole number from 0 on."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"'{text}' is no offset: a whole number from 0 on")
+    return int(text)
+
+
+def signal(text: str) -> int:
+    """A signal's number: "INT", "SIGINT", "int", "2", "RTMIN+1"."""
+    name = text.strip().upper().removeprefix("SIG")
+    base, plus, extra = name.partition("+")
+    if name.isascii() and name.isdigit() and 0 < int(name) < 65:
+        return int(name)
+    if f"SIG{base}" in Signals.__members__ and (not plus or (extra.isascii() and extra.isdigit())):
+        number = int(Signals[f"SIG{base}"]) + (int(extra) if plus else 0)
+        if number < 65:
+            return number
+    raise ValueError(f"'{text}' is no signal: a name or a number (INT, SIGTERM, 9)")
+
+
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Labels: "key=value" each; a key alone has the value ""."""
+    result = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not key:
+            raise ValueError(f"'{text}' is no label: KEY=VALUE")
+        result[key] = value
+    return result
+
+
+def variables(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Environment: "NAME=value", or "NAME" with the value it has in `environ` (left out where it has none)."""
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise ValueError(f"'{text}' is no variable: NAME=VALUE, or NAME to pass this one on")
+        if equals:
+            result[name] = value
+        elif name in environ:
+            result[name] = environ[name]
+    return result

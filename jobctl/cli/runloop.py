@@ -1,0 +1,159 @@
+"""`run` as it happens: events to our own stdout and stderr, Ctrl-C to the job, the job's end as our exit status.
+
+The one loop for `jobctl run`, with options or without. Must stay light: no cyclopts, no generated classes. What the
+events are shown as is the view's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Protocol, Self
+
+from jobctl import requests
+from jobctl.cli import SIGPIPE_STATUS
+from jobctl.cli.failure import INTERRUPTED, note, run_to_end
+from jobctl.cli.sink import Sink
+from jobctl.connection import Connection
+from jobctl.contexts import choose
+from jobctl.ending import EXITED, SIGNALED, STOPPED, Ending, parse_ending
+from jobctl.errors import Internal, JobctlError
+from jobctl.events import Chunk, End, Event, Gap, Started, Stream
+from jobctl.output import Cursor, follow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from jobctl.errors import Unavailable
+
+PATIENCE = 600.0  # seconds that a worker may be away before a follower gives up
+
+
+class View(Protocol):
+    """What becomes of events."""
+
+    async def show(self, event: Event) -> None:
+        """Shows one; raises OSError when its output cannot be written."""
+
+    def notice(self, error: Unavailable) -> None:
+        """The connection broke and is tried again."""
+
+
+class Plain:
+    """Bytes as they are: stdout to stdout, stderr to stderr; a gap is a note."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._sinks = {Stream.STDOUT: Sink(1), Stream.STDERR: Sink(2)}
+        self._verbose = verbose
+
+    async def show(self, event: Event) -> None:
+        """Chunks and gaps; the rest is not for the eye."""
+        if isinstance(event, Chunk):
+            await self._sinks[event.stream].write(event.data)
+        elif isinstance(event, Gap):
+            note(f"bytes {event.start} to {event.end} of the output are gone: {event.why}")
+
+    def notice(self, error: Unavailable) -> None:
+        """Said only when asked."""
+        if self._verbose:
+            note(f"{error}; going on at the next byte")
+
+
+def run_plain(argv: Sequence[str]) -> int:
+    """`jobctl run -- ARGV…`: everything by default."""
+    return run_to_end(_run_plain(argv))
+
+
+async def _run_plain(argv: Sequence[str]) -> int:
+    request = requests.start(requests.spec(argv), request_id=requests.new_request_id())
+    return await run(Connection(choose()), request, view=Plain())
+
+
+async def run(connection: Connection, request: bytes, *, view: View) -> int:
+    """Runs a RunJobRequest to its end and returns the exit status that stands for it."""
+    cursor = Cursor.of_run(request)
+    with Interrupts(connection, cursor) as interrupts:
+        try:
+            return await _show_all(connection, cursor, interrupts, view)
+        except BrokenPipeError:
+            await interrupts.stop()
+            return SIGPIPE_STATUS
+        except OSError as error:
+            await interrupts.stop()
+            raise JobctlError(f"cannot write the output: {(error.strerror or str(error)).lower()}") from error
+        except asyncio.CancelledError:
+            return INTERRUPTED
+
+
+async def _show_all(connection: Connection, cursor: Cursor, interrupts: Interrupts, view: View) -> int:
+    async with aclosing(follow(connection, cursor, patience=PATIENCE, notice=view.notice)) as events:
+        async for event in events:
+            if isinstance(event, Started):
+                interrupts.started()
+            await view.show(event)
+            if isinstance(event, End) and event.termination is not None:
+                return _status(cursor.job_id, parse_ending(event.termination))
+    raise Internal("the worker did not tell how the job ended", job_id=cursor.job_id)
+
+
+def _status(job_id: str, ending: Ending) -> int:
+    """The exit status; an end that this number does not explain is told as well."""
+    if ending.reason not in (EXITED, SIGNALED, STOPPED):
+        note(f"job {job_id} {ending.words}")
+    return ending.status
+
+
+class Interrupts:
+    """Ctrl-C, or a SIGTERM, stops the job; a second one kills it; a third one leaves it alone and ends us."""
+
+    def __init__(self, connection: Connection, cursor: Cursor) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self._count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        self._runner = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    def started(self) -> None:
+        """The job is there: what was asked before is done now."""
+        if self._count:
+            self._begin_stop()
+
+    def _interrupt(self) -> None:
+        self._count += 1
+        if self._count > (2 if self._cursor.job_id else 1):
+            if self._runner is not None:
+                self._runner.cancel()
+        elif self._cursor.job_id:
+            self._begin_stop()
+        elif sys.stderr.isatty():
+            note("the job is stopped as soon as it has started; Ctrl-C again leaves it")
+
+    def _begin_stop(self) -> None:
+        if sys.stderr.isatty():
+            note("killing the job" if self._count > 1 else "stopping the job; Ctrl-C again kills it")
+        task = asyncio.get_running_loop().create_task(self.stop(kill=self._count > 1))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self, *, kill: bool = False) -> None:
+        """Asks the worker to stop the job; whether it did is seen by following."""
+        if self._cursor.job_id:
+            request = requests.stop(self._cursor.job_id, grace=0 if kill else None)
+            with suppress(JobctlError):
+                await self._connection.call(requests.JOBS + "StopJob", request)

@@ -1,0 +1,138 @@
+"""One job, as a handle: read its output, wait for it, stop it, signal it, look at it, delete it.
+
+Holds the id and the record as it was last seen, encoded; nothing here is cached or refreshed behind the caller's back.
+"""
+
+# ruff: noqa: ASYNC109 - everything that waits takes `timeout=`: it is this library's promise
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobctl import requests, types
+from jobctl.answers import message, part
+from jobctl.ending import parse_ending
+from jobctl.errors import Internal, JobctlError
+from jobctl.events import Gap, Stream
+from jobctl.output import Cursor, Output
+from jobctl.result import TAIL, Result, result_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jobctl.client import Client
+
+_TERMINATION, _USAGE, _OUTPUT = 8, 9, 11  # fields of JobRecord
+_SEARCH = 64 << 10  # bytes of output before its end that are searched for stderr
+
+
+class Job:
+    """A job of a worker. Nothing that is done to the handle, short of stop, signal and delete, is done to the job."""
+
+    def __init__(self, client: Client, job_id: str, *, record: bytes | None = None) -> None:
+        self._client = client
+        self.id = job_id
+        self.encoded_record = record
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    @property
+    def record(self) -> types.JobRecord:
+        """All that was known of the job when it was last asked for: by start, list, get, refresh, wait or stop."""
+        if self.encoded_record is None:
+            raise JobctlError(
+                f"job {self.id} has not been asked for", hint="await job.refresh()", job_id=self.id
+            )
+        return message(types.JobRecord, self.encoded_record)
+
+    async def refresh(self, *, timeout: float | None = None) -> types.JobRecord:
+        """The record as it is now, of a running job with its usage until now."""
+        answer = await self._client.call("GetJob", requests.job(self.id), timeout=timeout)
+        return self._seen(answer).record
+
+    def output(
+        self,
+        *,
+        offset: int = 0,
+        follow: bool = True,
+        streams: Iterable[Stream] = (),
+        on_gap: Callable[[Gap], None] | None = None,
+        timeout: float | None = None,
+    ) -> Output:
+        """The job's output from `offset` on, live, until it has ended: `async for chunk in job.output()`.
+
+        `follow=False` ends with what is there now; `streams` selects; `timeout` is for the whole of it, in seconds.
+        """
+        cursor = Cursor(self.id, offset=offset, follow=follow, streams=tuple(streams))
+        client = self._client
+        return Output(client.connection, cursor, timeout=timeout, patience=client.patience, on_gap=on_gap)
+
+    async def wait(self, *, timeout: float | None = None) -> Result:
+        """How the job ended, once it has; over broken connections too. Raises Timeout; the job runs on then."""
+        answer = await self._client.call(
+            "WaitJob", requests.job(self.id), timeout=timeout, patience=self._client.patience
+        )
+        self._seen(answer)
+        return await self.result(timeout=timeout)
+
+    async def result(self, *, timeout: float | None = None) -> Result:
+        """The result that the record last seen tells; raises JobctlError when the job had not ended by then."""
+        record = self.encoded_record or b""
+        termination = part(record, _TERMINATION)
+        if not termination:
+            raise JobctlError(f"job {self.id} has not ended", hint="await job.wait()", job_id=self.id)
+        tail = b"" if parse_ending(termination).ok else await self._stderr_tail(record, timeout)
+        return result_of(self.id, termination=termination, usage=part(record, _USAGE), stderr_tail=tail)
+
+    async def _stderr_tail(self, record: bytes, timeout: float | None) -> bytes:
+        """The end of stderr as far as it is among the last bytes of the output; b"" when it cannot be had."""
+        size = message(types.OutputInfo, part(record, _OUTPUT)).size
+        tail = b""
+        output = self.output(
+            offset=max(0, size - _SEARCH),
+            follow=False,
+            streams=(Stream.STDERR,),
+            on_gap=_ignore,
+            timeout=timeout,
+        )
+        try:
+            async for chunk in output:
+                tail = (tail + chunk.data)[-TAIL:]
+        except JobctlError:
+            return tail  # an addition to an answer that is there already
+        return tail
+
+    async def stop(
+        self,
+        *,
+        signal: int | None = None,
+        grace: requests.Seconds | None = None,
+        timeout: float | None = None,
+    ) -> types.JobRecord:
+        """Signals the whole tree and has it killed after `grace`; answers at once, see `wait`. Idempotent.
+
+        Without `signal` and `grace` the job's own apply, else TERM and 10 seconds. `grace=0` kills.
+        """
+        request = requests.stop(self.id, signal=signal, grace=grace)
+        return self._seen(await self._client.call("StopJob", request, timeout=timeout)).record
+
+    async def signal(self, signal: int, *, tree: bool = False, timeout: float | None = None) -> None:
+        """Sends a signal to the main process, or to every process of the job. Never sent twice by itself."""
+        request = requests.signal_job(self.id, signal, tree=tree)
+        await self._client.call("SignalJob", request, timeout=timeout, patience=0)
+
+    async def delete(self, *, timeout: float | None = None) -> None:
+        """Forgets the job, its output and its scratch directory; raises FailedPrecondition while it runs."""
+        await self._client.call("DeleteJob", requests.job(self.id), timeout=timeout, patience=0)
+
+    def _seen(self, answer: bytes) -> Job:
+        """The record in an answer is the last one seen."""
+        record = part(answer, 1)
+        if not record:
+            raise Internal("the worker's answer has no record in it", job_id=self.id)
+        self.encoded_record = record
+        return self
+
+
+def _ignore(_: Gap) -> None:
+    pass

@@ -1,0 +1,166 @@
+"""Following a job over as many connections as it takes.
+
+A `Cursor` knows what to ask for next: first the run or the output itself, after a break the output from the next
+byte on. `follow` asks, hands out events, and asks again; it ends with the one `End`, or with a typed error when
+the job is gone. `Output` is its face for users: chunks only, gaps on request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+
+from jobctl import requests
+from jobctl.answers import record_id
+from jobctl.errors import ConnectionLost, Internal, OutputGap, Unavailable
+from jobctl.events import Chunk, End, Event, Gap, Started, parse
+from jobctl.reconnect import Patience
+from jobctl.translate import time_limit
+from jobwire.wire import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from types import TracebackType
+
+    from jobctl.connection import Connection
+
+
+class Cursor:
+    """A position in one job's output; `offset` is that of the next byte."""
+
+    def __init__(
+        self, job_id: str, *, offset: int = 0, follow: bool = True, streams: tuple[int, ...] = ()
+    ) -> None:
+        self.job_id = job_id
+        self.offset = offset
+        self._follow = follow
+        self._streams = streams
+        self._run: bytes | None = None
+
+    @classmethod
+    def of_run(cls, request: bytes) -> Self:
+        """The beginning of a job that is yet to be started by this RunJobRequest; it may be sent twice."""
+        cursor = cls("")
+        cursor._run = request
+        return cursor
+
+    def request(self) -> tuple[str, bytes]:
+        """Method and request that go on from here."""
+        if not self.job_id and self._run is not None:
+            return requests.JOBS + "RunJob", self._run
+        return requests.JOBS + "StreamOutput", requests.output(
+            self.job_id, offset=self.offset, follow=self._follow, streams=self._streams
+        )
+
+    def advance(self, event: Event) -> None:
+        """Moves behind the event."""
+        if isinstance(event, Chunk):
+            self.offset = event.offset + len(event.data)
+        elif isinstance(event, Gap):
+            self.offset = event.end
+        elif isinstance(event, Started):
+            self.job_id = record_id(event.record)
+        else:
+            self.offset = event.final_offset
+
+
+async def follow(
+    connection: Connection,
+    cursor: Cursor,
+    *,
+    patience: float | None = None,
+    notice: Callable[[Unavailable], None] | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Events up to and with `End`; broken connections are bridged, for at most `patience` seconds each time."""
+    trust = Patience(connection, limit=patience, notice=notice)
+    while True:
+        method, request = cursor.request()
+        try:
+            async with aclosing(connection.stream(method, request)) as messages:
+                async for message in messages:
+                    event = _parse(message)
+                    if event is None:
+                        continue
+                    trust.restored()
+                    cursor.advance(event)
+                    yield event
+                    if isinstance(event, End):
+                        return
+            raise ConnectionLost("the worker ended the stream before the job's end")
+        except Unavailable as error:
+            await trust.wait(error)
+
+
+def _parse(message: bytes) -> Event | None:
+    try:
+        return parse(message)
+    except WireError as error:
+        raise Internal(f"the worker's answer cannot be read: {error}") from error
+
+
+class Output:
+    """A job's output as chunks: an async iterator that goes on over broken connections, from `offset` on.
+
+    Ends when the job has ended (or, not following, with what there is now). Raises OutputGap for output that is gone,
+    unless `on_gap` is there to be told; JobNotFound when the job is deleted meanwhile; Timeout. Leaving an
+    `async for` early closes the stream, at the latest when this object is no longer referred to; `async with` closes
+    it at once.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        cursor: Cursor,
+        *,
+        timeout: float | None,
+        patience: float | None,
+        on_gap: Callable[[Gap], None] | None,
+    ) -> None:
+        self._cursor = cursor
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._on_gap = on_gap
+        self._events = follow(connection, cursor, patience=patience)
+        self.end: End | None = None
+
+    @property
+    def offset(self) -> int:
+        """Where to go on: the offset behind the last chunk that was handed out."""
+        return self._cursor.offset
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._timeout is None:
+            return await self._next()
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + self._timeout
+        async with time_limit(self._deadline - asyncio.get_running_loop().time()):
+            return await self._next()
+
+    async def _next(self) -> Chunk:
+        async for event in self._events:
+            if isinstance(event, Chunk):
+                return event
+            if isinstance(event, End):
+                self.end = event
+            elif isinstance(event, Gap):
+                if self._on_gap is None:
+                    await self.aclose()
+                    raise OutputGap(event, job_id=self._cursor.job_id)
+                self._on_gap(event)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Closes the stream; the job is not concerned."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

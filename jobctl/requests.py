@@ -1,0 +1,173 @@
+"""Requests to the worker, encoded without the generated classes: what they are made of, and how.
+
+A request is built once and read by nobody here, and constructing messages costs more than all the rest of a
+call; so the fields are written straight to the wire. tests/unit/test_requests.py holds every one of them to the
+generated classes. Pure; what is not in the API's terms (an argv that is one string) is InvalidArgument here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from jobctl.errors import InvalidArgument
+from jobwire.wire import field_bytes, field_varint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+
+    from jobctl.types import Limits
+
+    Argument = str | os.PathLike[str]
+    Seconds = float | timedelta
+
+JOBS = "/jobworker.v1.JobService/"
+WORKER = "/jobworker.v1.WorkerService/"
+CLIENTS = "/jobworker.v1.ClientService/"
+
+
+class JobOptions(TypedDict, total=False):
+    """All that can be said of a job beside its argv; everything has a default.
+
+    Times are seconds or timedeltas. `timeout` is the job's own: the worker kills its whole tree after it.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    env: Mapping[str, str]
+    workdir: str | os.PathLike[str]
+    user: str
+    limits: Limits
+    timeout: Seconds
+    wait_for_tree: bool
+    stop_signal: int
+    stop_grace: Seconds
+
+
+def spec(argv: Sequence[Argument], **options: Unpack[JobOptions]) -> bytes:
+    """A JobSpec; raises InvalidArgument where a value cannot be sent."""
+    if isinstance(argv, (str, bytes)):
+        raise InvalidArgument(
+            "argv is a list of arguments, not one string",
+            field="spec.argv",
+            hint="for a shell: ['sh', '-c', …]",
+        )
+    out = [_text(1, os.fspath(argument), "spec.argv") for argument in argv]
+    if name := options.get("name"):
+        out.append(_text(2, name, "spec.name"))
+    out += _map(3, options.get("labels"), "spec.labels")
+    out += _map(4, options.get("env"), "spec.env")
+    if (workdir := options.get("workdir")) is not None:
+        out.append(_text(5, os.fspath(workdir), "spec.workdir"))
+    if (user := options.get("user")) is not None:
+        out.append(_text(6, user, "spec.user"))
+    if (limits := options.get("limits")) is not None:
+        out.append(field_bytes(7, bytes(limits)))
+    if (timeout := options.get("timeout")) is not None:
+        out.append(field_bytes(8, duration(timeout, "spec.timeout")))
+    if options.get("wait_for_tree"):
+        out.append(field_varint(9, 1))
+    if (stop_signal := options.get("stop_signal")) is not None:
+        out.append(field_varint(10, stop_signal))
+    if (stop_grace := options.get("stop_grace")) is not None:
+        out.append(field_bytes(11, duration(stop_grace, "spec.stop_grace")))
+    return b"".join(out)
+
+
+def start(job_spec: bytes, *, request_id: str, job_id: str | None = None) -> bytes:
+    """A StartJobRequest, and a RunJobRequest: they are alike."""
+    out = field_bytes(1, job_spec) + _text(2, request_id, "request_id")
+    return out if job_id is None else out + _text(3, job_id, "job_id")
+
+
+def new_request_id() -> str:
+    """128 random bits in hexadecimal: what makes a repeated start the same start."""
+    return os.urandom(16).hex()
+
+
+def job(job_id: str) -> bytes:
+    """The requests that name a job and nothing else: get, wait, delete."""
+    return _text(1, job_id, "job_id")
+
+
+def stop(job_id: str, *, signal: int | None = None, grace: Seconds | None = None) -> bytes:
+    """A StopJobRequest."""
+    out = job(job_id)
+    if signal is not None:
+        out += field_varint(2, signal)
+    return out if grace is None else out + field_bytes(3, duration(grace, "grace"))
+
+
+def signal_job(job_id: str, signal: int, *, tree: bool = False) -> bytes:
+    """A SignalJobRequest."""
+    return job(job_id) + field_varint(2, signal) + (field_varint(3, 1) if tree else b"")
+
+
+def output(job_id: str, *, offset: int = 0, follow: bool = False, streams: Iterable[int] = ()) -> bytes:
+    """A StreamOutputRequest."""
+    out = job(job_id)
+    if offset:
+        out += field_varint(2, offset)
+    if follow:
+        out += field_varint(3, 1)
+    chosen = bytes(streams)
+    return out + field_bytes(4, chosen) if chosen else out
+
+
+def listing(
+    *,
+    states: Iterable[int] = (),
+    labels: Mapping[str, str] | None = None,
+    owner: str = "",
+    name: str = "",
+    id_prefix: str = "",
+    page_size: int = 0,
+    page_token: str = "",
+) -> bytes:
+    """A ListJobsRequest."""
+    chosen = bytes(states)
+    selection = [field_bytes(1, chosen)] if chosen else []
+    selection += _map(2, labels, "filter.labels")
+    for number, text in ((3, owner), (4, name), (5, id_prefix)):
+        if text:
+            selection.append(_text(number, text, "filter"))
+    out = field_bytes(1, b"".join(selection))
+    if page_size:
+        out += field_varint(2, page_size)
+    return out + _text(3, page_token, "page_token") if page_token else out
+
+
+def register(client_id: str, *, role: int, certificate: bytes, unix_user: str | None = None) -> bytes:
+    """A RegisterClientRequest."""
+    out = _text(1, client_id, "client_id") + field_varint(2, role) + field_bytes(3, certificate)
+    return out if unix_user is None else out + _text(4, unix_user, "unix_user")
+
+
+def client(client_id: str) -> bytes:
+    """A RevokeClientRequest."""
+    return _text(1, client_id, "client_id")
+
+
+def duration(length: Seconds, field: str) -> bytes:
+    """A google.protobuf.Duration; raises InvalidArgument unless the length is zero or more and finite."""
+    seconds = length if isinstance(length, (int, float)) else length.total_seconds()
+    if not 0 <= seconds < 315_576_000_001:
+        raise InvalidArgument(f"{length} is no length of time", field=field)
+    micros = round(seconds * 1_000_000)
+    whole, rest = divmod(micros, 1_000_000)
+    return (field_varint(1, whole) if whole else b"") + (field_varint(2, rest * 1000) if rest else b"")
+
+
+def _text(number: int, text: str, field: str) -> bytes:
+    try:
+        return field_bytes(number, text.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("not valid UTF-8", field=field) from None
+
+
+def _map(number: int, entries: Mapping[str, str] | None, field: str) -> list[bytes]:
+    return [
+        field_bytes(number, _text(1, key, field) + _text(2, value, field))
+        for key, value in (entries or {}).items()
+    ]

@@ -1,0 +1,97 @@
+"""How a job ended, for a program: the reason, the numbers, and what it wrote if that was collected.
+
+Made of the encoded Termination and Usage; the generated classes are loaded when `reason`, `usage` or `termination`
+is looked at, the numbers are there without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from jobctl import types
+from jobctl.answers import message
+from jobctl.ending import Ending, parse_ending
+from jobctl.errors import Internal, JobFailed
+
+if TYPE_CHECKING:
+    from jobctl.events import End
+
+TAIL = 4096  # bytes of stderr that an error carries
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a job; `stderr_tail` is the last of its stderr, read only when it did not exit with 0."""
+
+    job_id: str
+    ending: Ending = field(repr=False)
+    stderr_tail: bytes = b""
+    encoded_termination: bytes = field(repr=False, default=b"")
+    encoded_usage: bytes = field(repr=False, default=b"")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the main process exited by itself with 0."""
+        return self.ending.ok
+
+    @property
+    def reason(self) -> types.EndReason:
+        """Why it ended."""
+        return types.EndReason(self.ending.reason)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The main process's exit code; None when it did not exit."""
+        return self.ending.exit_code
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended the main process; None when none did."""
+        return self.ending.signal
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell would have in `$?`: the exit code, 128+signal, 124 timed out, 125 unknown, 126, 127."""
+        return self.ending.status
+
+    @property
+    def termination(self) -> types.Termination:
+        """All that is known of the end."""
+        return message(types.Termination, self.encoded_termination)
+
+    @property
+    def usage(self) -> types.Usage:
+        """What the job used; a field is None where the worker cannot tell."""
+        return message(types.Usage, self.encoded_usage)
+
+    def check(self) -> Self:
+        """Itself, when the job exited with 0; raises JobFailed with the tail of stderr when not."""
+        if not self.ok:
+            raise JobFailed(f"job {self.job_id} {self.ending.words}", result=self)
+        return self
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} {self.ending.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed(Result):
+    """The end of a job that was run with its output collected."""
+
+    stdout: bytes = field(repr=False, default=b"")
+    stderr: bytes = field(repr=False, default=b"")
+
+
+def completed(job_id: str, end: End, *, stdout: bytes, stderr: bytes) -> Completed:
+    """The result of a run, from its last event."""
+    if end.termination is None:
+        raise Internal("the worker's last event does not tell how the job ended", job_id=job_id)
+    ending = parse_ending(end.termination)
+    tail = b"" if ending.ok else stderr[-TAIL:]
+    return Completed(job_id, ending, tail, end.termination, end.usage or b"", stdout, stderr)
+
+
+def result_of(job_id: str, *, termination: bytes, usage: bytes, stderr_tail: bytes) -> Result:
+    """The result of a job from the parts of its record."""
+    return Result(job_id, parse_ending(termination), stderr_tail, termination, usage)
