@@ -5,8 +5,9 @@ returns, so killing the process loses nothing that was committed, in particular 
 written before a job is launched. A power cut can lose the last commits (never the file's consistency), and
 with them the jobs' processes are gone as well. What must survive even that is written with `durably`.
 
-Writes that something else can tell again after a crash are written behind: collected, and committed
-together once per turn of the event loop. Knows no table but its own version.
+Writes that something else can tell again after a crash are written behind: collected for a moment, the
+last of each key only, and committed together. The WAL is copied back into the file by a thread, since that
+waits for the disk. Knows no table but its own version.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from jobworker.store.schema import APPLICATION_ID, MIGRATIONS
 
 FILE_NAME = "jobs.db"
 BUSY_SECONDS = 5.0  # how long another process (`jobworker client add`) may hold the write lock
+BEHIND_SECONDS = 0.02  # long enough that a short job's whole life is one write
 RETRY_SECONDS = 1.0  # a full disk tells nobody when it has room again
+CHECKPOINT_COMMITS = 250  # about a thousand pages of WAL
+CHECKPOINT_PAGES = 8000  # where the thread cannot keep up, the writer itself catches up here
 
 Values = Sequence[object]
 Statement = tuple[str, Values]
@@ -44,12 +48,17 @@ class Conflict(Exception):
 class Database:
     """An open jobs.db; used from one thread. With a loop, `later` writes behind; without, at once."""
 
-    def __init__(self, connection: sqlite3.Connection, *, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, *, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
         self._connection = connection
+        self._path = path
         self._execute = connection.execute
         self._loop = loop
         self._behind: dict[Hashable, Callable[[], Statement]] = {}
         self._timer: asyncio.Handle | None = None
+        self._commits = 0
+        self._checkpointing: asyncio.Future[None] | None = None
 
     @classmethod
     def open(cls, directory: Path, *, loop: asyncio.AbstractEventLoop | None = None) -> Database:
@@ -62,10 +71,12 @@ class Database:
             raise FailedPrecondition(f"cannot open '{path}': {error}") from error
         try:
             _prepare(connection, path)
+            if loop is not None:
+                connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         except BaseException:
             connection.close()
             raise
-        return cls(connection, loop=loop)
+        return cls(connection, path, loop=loop)
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """All rows of a query, what was written behind included."""
@@ -79,6 +90,7 @@ class Database:
         if len(statements) == 1:
             with _border():
                 self._execute(*statements[0])
+            self._committed()
             return
         with _border(), self._transaction():
             for sql, values in statements:
@@ -97,12 +109,12 @@ class Database:
                 self._execute("PRAGMA synchronous = NORMAL")
 
     def later(self, key: Hashable, make: Callable[[], Statement]) -> None:
-        """Writes what `make` gives at the end of this turn of the loop; the last `make` of a key counts."""
+        """Writes what `make` gives, a moment later; only the last `make` of a key counts."""
         self._behind[key] = make
         if self._loop is None:
             self.flush()
         elif self._timer is None:
-            self._timer = self._loop.call_soon(self._flush_in_loop)
+            self._timer = self._loop.call_later(BEHIND_SECONDS, self._flush_in_loop)
 
     def forget(self, key: Hashable) -> None:
         """Drops what was to be written later under this key."""
@@ -139,12 +151,21 @@ class Database:
             assert self._loop is not None
             self._timer = self._loop.call_later(RETRY_SECONDS, self._flush_in_loop)
 
+    def _committed(self) -> None:
+        self._commits += 1
+        if self._loop is None or self._commits < CHECKPOINT_COMMITS:
+            return
+        if self._checkpointing is None or self._checkpointing.done():
+            self._commits = 0
+            self._checkpointing = self._loop.run_in_executor(None, _checkpoint, self._path)
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         self._execute("BEGIN IMMEDIATE")
         try:
             yield
             self._execute("COMMIT")
+            self._committed()
         except BaseException:
             if self._connection.in_transaction:  # some errors have rolled back by themselves
                 self._execute("ROLLBACK")
@@ -165,6 +186,15 @@ def _border() -> Iterator[None]:
         ) from error
     except sqlite3.DatabaseError as error:
         raise Internal(f"the worker's database is damaged: {error}") from error
+
+
+def _checkpoint(path: Path) -> None:
+    """Copies the WAL into the file as far as nobody is disturbed; in a thread, with a connection of its own."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        logger.warning("the database's write-ahead log could not be copied back: %s", error)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Opening: new, old, newer, foreign and damaged files; writing now and behind; what kill -9 leaves."""
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
@@ -136,14 +137,21 @@ def test_without_a_loop_later_is_now(tmp_path: Path) -> None:
     other.close()
 
 
-async def test_later_writes_at_the_end_of_the_turn_in_one_transaction(tmp_path: Path) -> None:
+async def test_later_writes_each_key_once_in_one_transaction(tmp_path: Path) -> None:
     database, other = Database.open(tmp_path, loop=asyncio.get_running_loop()), Database.open(tmp_path)
     before = other.changes_by_others()
-    for name in "abc":
-        database.later(name, lambda name=name: (ADD, (name,)))  # type: ignore[misc]
+    written = asyncio.Event()
+
+    def last() -> tuple[str, tuple[str]]:
+        written.set()
+        return ADD, ("c",)
+
+    database.later("a", lambda: (ADD, ("a",)))
+    database.later("b", lambda: (ADD, ("b",)))
     database.later("b", lambda: (ADD, ("other b",)))
+    database.later("c", last)
     assert other.rows(COUNT) == [(0,)]
-    await asyncio.sleep(0)
+    await asyncio.wait_for(written.wait(), timeout=10)
     assert other.rows("SELECT job_id FROM labels") == [("a",), ("c",), ("other b",)]
     assert other.changes_by_others() != before
     database.close()
@@ -163,10 +171,24 @@ async def test_reads_and_closing_see_what_was_written_behind(tmp_path: Path) -> 
     again.close()
 
 
+class Listener(logging.Handler):
+    """Waits for something to be logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.heard.done():
+            self.heard.set_result(record.getMessage())
+
+
 async def test_what_cannot_be_written_behind_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobworker.store.database.RETRY_SECONDS", 0.01)
+    listener = Listener()
+    logging.getLogger("jobworker.store.database").addHandler(listener)
     database = Database.open(tmp_path, loop=asyncio.get_running_loop())
     database.rows("PRAGMA busy_timeout = 0")
     blocker = raw(tmp_path)
@@ -178,8 +200,8 @@ async def test_what_cannot_be_written_behind_is_tried_again(
         return ADD, ("a",)
 
     database.later("a", statement)
-    await asyncio.sleep(0)
-    assert "database is locked; trying again" in caplog.text
+    assert "database is locked; trying again" in await asyncio.wait_for(listener.heard, timeout=10)
+    logging.getLogger("jobworker.store.database").removeHandler(listener)
     assert not written.is_set()
     with pytest.raises(Unavailable, match="locked"):
         database.write((ADD, ("b",)))
@@ -187,6 +209,19 @@ async def test_what_cannot_be_written_behind_is_tried_again(
     blocker.close()
     await asyncio.wait_for(written.wait(), timeout=10)
     assert raw_count(tmp_path) == 1
+    database.close()
+
+
+async def test_the_wal_is_copied_back_by_a_thread_and_used_again(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, loop=asyncio.get_running_loop())
+    sizes = []
+    for _ in range(3):
+        while database._checkpointing is None or database._checkpointing.done():
+            database.write((ADD, (os.urandom(8).hex(),)))
+        await database._checkpointing
+        sizes.append((tmp_path / f"{FILE_NAME}-wal").stat().st_size)
+    assert (tmp_path / FILE_NAME).stat().st_size > 10 * 4096
+    assert sizes[2] < 1.5 * sizes[0]
     database.close()
 
 
