@@ -23,6 +23,7 @@ _SIGCHLD = 17
 _CLONE_ARGS = (ctypes.c_uint64 * 11)()  # struct clone_args of Linux 5.7, whose last field is the cgroup
 _PIDFD = ctypes.c_int(-1)
 
+_PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -74,6 +75,11 @@ def prctl(option: int, value: int) -> None:
     _check(
         _LIBC.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     )
+
+
+def set_process_name(name: bytes) -> None:
+    """Sets what `ps` and /proc/PID/comm show, up to 15 bytes; an exec replaces it."""
+    _check(_LIBC.prctl(_PR_SET_NAME, ctypes.c_char_p(name)))
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

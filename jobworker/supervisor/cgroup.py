@@ -1,0 +1,241 @@
+"""The worker's tree of cgroups, and the one leaf in it that each job gets.
+
+Decides where the tree is, which controllers it has and on which version, and whether a child can be cloned
+straight into a leaf. One directory on cgroup2 does entry, kill, signals and "is it empty" for all controllers;
+those still on cgroup v1 have a twin directory each. A leaf is fresh for every start, since the kernel kills
+whatever is cloned into a cgroup that was killed before. What the limits are for is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from jobworker.supervisor import cgroup_v1, cgroup_v2, cgroupfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
+    from jobworker.supervisor.messages import Cgroups, Usage
+
+_SETTERS = {
+    "cpus": ("cpu", "set_cpus"),
+    "memory_bytes": ("memory", "set_memory"),
+    "pids": ("pids", "set_pids"),
+}
+_SIGNAL_PASSES = 64  # over the list of processes, until no new one has appeared
+_VERSIONS = {"v1": cgroup_v1, "v2": cgroup_v2}
+
+
+class LimitError(Exception):
+    """A limit was not taken by the kernel; `errno` 0 when no system call failed."""
+
+    def __init__(self, errno: int, detail: str) -> None:
+        super().__init__(detail)
+        self.errno = errno
+        self.detail = detail
+
+
+class Leaf:
+    """The cgroup of one job: its name in every hierarchy, and until the child is born the descriptors to enter by."""
+
+    __slots__ = ("clone_fd", "join_fds", "name", "tree")
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.tree = tree
+        self.name = name
+        self.clone_fd: int | None = None
+        self.join_fds: list[int] = []
+
+    def create(self) -> None:
+        """Makes the directories and opens the ways in; OSError leaves what was made, for `remove`."""
+        tree = self.tree
+        os.mkdir(self.name, 0o755, dir_fd=tree.fd)
+        if tree.into_cgroup:
+            self.clone_fd = cgroupfs.open_directory(self.name, tree.fd)
+        else:
+            self.join_fds.append(
+                os.open(self.name + "/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=tree.fd)
+            )
+        for base_fd in tree.v1_fds.values():
+            self.join_fds.append(cgroup_v1.create(base_fd, self.name))
+
+    def born(self, _pid: int) -> None:
+        """The child is inside: closes the ways in."""
+        self._close_entry()
+
+    def _close_entry(self) -> None:
+        for fd in self.join_fds:
+            os.close(fd)
+        self.join_fds = []
+        if self.clone_fd is not None:
+            os.close(self.clone_fd)
+            self.clone_fd = None
+
+    def apply(self, limits: dict[str, float]) -> dict[str, float]:
+        """Sets the limits and reads them back; LimitError names the first that cannot be had."""
+        return {name: self._apply_one(name, asked) for name, asked in limits.items()}
+
+    def _apply_one(self, name: str, asked: float) -> float:
+        controller, setter_name = _SETTERS[name]
+        if controller not in self.tree.controllers:
+            raise LimitError(0, f"{name}: this host has no {controller} controller the worker may use")
+        base_fd, version = self.tree.controller(controller)
+        setter = getattr(_VERSIONS[version], setter_name)
+        try:
+            in_force: float = setter(base_fd, self.name, asked)
+        except (OSError, ValueError) as error:
+            number = error.errno or 0 if isinstance(error, OSError) else 0
+            reason = os.strerror(number).lower() if number else str(error)
+            raise LimitError(number, f"{name}: {asked} was refused by the kernel: {reason}") from error
+        if not _is_met(name, asked, in_force):
+            raise LimitError(0, f"{name}: {asked} was asked, {in_force} is what the kernel has in force")
+        return in_force
+
+    def processes(self) -> list[int]:
+        """The pids in the leaf, those in cgroups that the job made below it included."""
+        try:
+            fd = cgroupfs.open_directory(self.name, self.tree.fd)
+        except FileNotFoundError:
+            return []
+        try:
+            return _processes(fd)
+        finally:
+            os.close(fd)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to every process, those forked meanwhile included."""
+        if number == signal.SIGKILL:
+            self.kill()
+            return
+        done: set[int] = set()
+        for _ in range(_SIGNAL_PASSES):
+            fresh = [pid for pid in self.processes() if pid not in done]
+            if not fresh:
+                return
+            for pid in fresh:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            done.update(fresh)
+
+    def kill(self) -> None:
+        """Kills every process at once; nothing can fork out of it, and frozen processes die too."""
+        cgroupfs.write(self.tree.fd, self.name + "/cgroup.kill", "1")
+
+    def open_events(self) -> int:
+        """The file that says whether processes are left: read it, then await EPOLLPRI and read again."""
+        return os.open(self.name + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.tree.fd)
+
+    def usage(self, ended: struct_rusage | None) -> Usage:
+        """What the job has taken; for one that has ended, only what outlives its processes."""
+        tree = self.tree
+        usage = no_usage()
+        usage["cpu_user_usec"], usage["cpu_system_usec"] = cgroup_v2.cpu_usec(tree.fd, self.name)
+        for controller, version in tree.controllers.items():
+            base_fd = tree.controller(controller)[0]
+            _VERSIONS[version].add_usage(controller, base_fd, self.name, usage, ended=ended is not None)
+        return usage
+
+    def count_oom_kills(self) -> int:
+        """How many of the job's processes the kernel killed for its memory limit."""
+        if "memory" not in self.tree.controllers:
+            return 0
+        base_fd, version = self.tree.controller("memory")
+        count: int = _VERSIONS[version].count_oom_kills(base_fd, self.name)
+        return count
+
+    def remove(self) -> None:
+        """Removes the directories in every hierarchy; OSError while a process is left."""
+        self._close_entry()
+        cgroupfs.remove_tree(self.tree.fd, self.name)
+        for base_fd in self.tree.v1_fds.values():
+            cgroupfs.remove_tree(base_fd, self.name)
+
+
+class Tree:
+    """The directory of all leaves on cgroup2, and its twins on v1; `controllers` maps each to "v2" or "v1"."""
+
+    __slots__ = ("controllers", "fd", "into_cgroup", "path", "v1_fds", "v1_paths")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = cgroupfs.make_directory(path)
+        self.controllers: dict[str, str] = {}
+        self.v1_fds: dict[str, int] = {}
+        self.v1_paths: list[str] = []
+        self.into_cgroup = False
+
+    def controller(self, name: str) -> tuple[int, str]:
+        """The directory that holds this controller's leaves, and its version."""
+        version = self.controllers[name]
+        return (self.fd if version == "v2" else self.v1_fds[name]), version
+
+    def add_v1(self, name: str, path: str) -> None:
+        """Joins a v1 controller's hierarchy at `path`, which is made."""
+        self.v1_fds[name] = cgroupfs.make_directory(path)
+        self.v1_paths.append(path)
+        self.controllers[name] = "v1"
+
+    def new_leaf(self, name: str) -> Leaf:
+        """A leaf that is not made yet."""
+        return Leaf(self, name)
+
+    def describe(self) -> Cgroups:
+        """What the welcome message tells."""
+        return {
+            "mode": "hybrid" if self.v1_fds else "v2",
+            "root": self.path,
+            "controllers": dict(self.controllers),
+            "into_cgroup": self.into_cgroup,
+        }
+
+    def remove(self) -> None:
+        """Removes the tree itself, at the supervisor's end; a directory that is not empty stays."""
+        for path in [self.path, *self.v1_paths]:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+def is_populated(events_fd: int) -> bool:
+    """Whether processes are left, zombies not counted, by a descriptor of `open_events`."""
+    return b"populated 1" in os.pread(events_fd, 256, 0)
+
+
+def no_usage() -> Usage:
+    """Usage of which nothing is known yet."""
+    return {
+        "cpu_user_usec": 0,
+        "cpu_system_usec": 0,
+        "memory_bytes": None,
+        "memory_peak_bytes": None,
+        "pids": None,
+        "pids_peak": None,
+        "io_read_bytes": None,
+        "io_write_bytes": None,
+    }
+
+
+def _is_met(name: str, asked: float, in_force: float) -> bool:
+    if name == "cpus":
+        return abs(asked - in_force) <= 1e-4  # whole microseconds of a period of 100 ms
+    if name == "memory_bytes":
+        return in_force > 0 and 0 <= asked - in_force < os.sysconf("SC_PAGESIZE")
+    return asked == in_force
+
+
+def _processes(dir_fd: int) -> list[int]:
+    pids = []
+    with contextlib.suppress(OSError):  # a threaded cgroup has no such list, a removed one no files
+        fd = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        with open(fd, "rb") as file:
+            pids = [int(line) for line in file.read().split()]
+    for child in cgroupfs.subdirectories(dir_fd):
+        with contextlib.suppress(OSError):
+            child_fd = cgroupfs.open_directory(child, dir_fd)
+            try:
+                pids += _processes(child_fd)
+            finally:
+                os.close(child_fd)
+    return pids

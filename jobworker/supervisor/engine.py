@@ -1,0 +1,217 @@
+"""What the supervisor does for its peers: one method per request, and the events they are told.
+
+Decides which job a request means and what is answered; keeps the jobs that have not ended, and nothing of
+those that have. How a job starts and ends is `launch`'s and `job`'s business.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from jobworker.supervisor import requests
+from jobworker.supervisor.control import Connection
+from jobworker.supervisor.journal import note
+from jobworker.supervisor.protocol import PROTOCOL
+from jobworker.supervisor.requests import BadRequestError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from jobworker.supervisor.job import Job
+    from jobworker.supervisor.launch import Launcher
+    from jobworker.supervisor.loop import Loop
+    from jobworker.supervisor.messages import Cgroups, ErrorKind, ExitRecord
+
+    Message = Mapping[str, object]
+
+_JOBS_PER_COLLECTION = (
+    1000  # automatic collection is off; cycles of exceptions and frames still pile up slowly
+)
+_SHUTDOWN_NS = 20_000_000_000  # for the jobs to be gone and recorded
+
+
+class RefusedError(Exception):
+    """A request that is well-formed and is not carried out."""
+
+    def __init__(self, kind: ErrorKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+class Engine:
+    """All state of the supervisor; `launcher` is set before the loop runs. Implements `job.Host`."""
+
+    def __init__(self, loop: Loop, *, jobs_fd: int, boot_id: str, started_ns: int) -> None:
+        self.loop = loop
+        self.jobs_fd = jobs_fd
+        self.boot_id = boot_id
+        self.launcher: Launcher
+        self._started_ns = started_ns
+        self._jobs: dict[str, Job] = {}
+        self._connections: set[Connection] = set()
+        self._is_shutting_down = False
+        self._ended_count = 0
+
+    def admit(self, peer: socket.socket) -> None:
+        """Serves a new connection."""
+        connection = Connection(self.loop, peer, handle=self._handle, on_close=self._connections.discard)
+        self._connections.add(connection)
+
+    def shut_down(self) -> None:
+        """Kills all jobs, and ends the loop when each has its exit record."""
+        if self._is_shutting_down:
+            return
+        self._is_shutting_down = True
+        note(f"shutting down, {len(self._jobs)} jobs are killed")
+        for job in list(self._jobs.values()):
+            job.stop(9, grace_ms=0)
+        self.loop.call_after(_SHUTDOWN_NS, self._give_up)
+        self._stop_when_idle()
+
+    def ended(self, job: Job, record: ExitRecord) -> None:
+        """Tells every subscriber; called when the exit record is in place."""
+        self._jobs.pop(job.name, None)
+        self._broadcast({"event": "exited", **record})
+        self._ended_count += 1
+        if self._ended_count % _JOBS_PER_COLLECTION == 0:
+            self.loop.defer(_collect)
+        self._stop_when_idle()
+
+    def _handle(self, connection: Connection, request: Message) -> None:
+        operation = _OPERATIONS.get(str(request.get("op")))
+        try:
+            if operation is None:
+                raise BadRequestError("field 'op' is not an operation of this protocol")
+            reply = operation(self, connection, request)
+        except BadRequestError as error:
+            reply = _error("bad_request", detail=str(error))
+        except RefusedError as error:
+            reply = _error(error.kind, detail=error.detail)
+        except OSError as error:
+            number = error.errno or 0
+            reply = _error("os_error", errno=number, detail=os.strerror(number).lower())
+        if reply is not None:
+            connection.send({**reply, "seq": request.get("seq")})
+
+    def _hello(self, connection: Connection, request: Message) -> Message:
+        if requests.integer(request, "protocol") != PROTOCOL:
+            raise BadRequestError(f"field 'protocol' must be {PROTOCOL}, which is what is spoken here")
+        connection.wants_events = True
+        return {
+            "op": "welcome",
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "boot_id": self.boot_id,
+            "started_ns": self._started_ns,
+            "cgroup": self._describe_cgroups(),
+        }
+
+    def _launch(self, connection: Connection, request: Message) -> None:
+        spec = requests.LaunchSpec(request)
+        if self._is_shutting_down:
+            raise RefusedError("busy", "the supervisor is shutting down")
+        seq = request.get("seq")
+        try:
+            job = self.launcher.launch(spec, lambda job: self._answer_launch(connection, seq, job))
+        except FileExistsError:
+            raise RefusedError("exists", f"job {spec.job} was launched before") from None
+        if job.record["start_failure"] is None:
+            self._jobs[spec.job] = job
+
+    def _answer_launch(self, connection: Connection, seq: object, job: Job) -> None:
+        failure = job.record["start_failure"]
+        if failure is None:
+            started_ns = job.record["started_ns"]
+            launched = {"pid": job.pid, "started_ns": started_ns, "limits": job.limits}
+            connection.send({"op": "launched", "seq": seq, "job": job.name, **launched})
+            return
+        self._jobs.pop(job.name, None)
+        connection.send({"op": "failed", "seq": seq, "job": job.name, **failure})
+        self._broadcast({"event": "exited", **job.record}, without=connection)
+        self._stop_when_idle()
+
+    def _stop(self, _connection: Connection, request: Message) -> Message:
+        job = self._find(request)
+        job.stop(requests.signal_number(request), grace_ms=requests.integer(request, "grace_ms"))
+        return {"op": "done"}
+
+    def _signal(self, _connection: Connection, request: Message) -> Message:
+        job = self._find(request)
+        number = requests.signal_number(request)
+        if requests.flag(request, "tree"):
+            job.leaf.signal(number)
+        else:
+            job.signal_main(number)
+        return {"op": "done"}
+
+    def _usage(self, _connection: Connection, request: Message) -> Message:
+        return {"op": "usage", "usage": self._find(request).leaf.usage(None)}
+
+    def _list(self, _connection: Connection, _request: Message) -> Message:
+        return {"op": "jobs", "jobs": [_summary(job) for job in self._jobs.values()]}
+
+    def _shutdown(self, _connection: Connection, request: Message) -> Message:
+        if requests.flag(request, "if_idle") and self._jobs:
+            raise RefusedError("busy", f"{len(self._jobs)} jobs have not ended")
+        self.loop.defer(self.shut_down)
+        return {"op": "done"}
+
+    def _find(self, request: Message) -> Job:
+        name = requests.job_id(request)
+        job = self._jobs.get(name)
+        if job is None:
+            raise RefusedError("no_such_job", f"job {name} is not running")
+        return job
+
+    def _broadcast(self, event: Message, *, without: Connection | None = None) -> None:
+        for connection in list(self._connections):
+            if connection.wants_events and connection is not without:
+                connection.send(event)
+
+    def _describe_cgroups(self) -> Cgroups:
+        tree = self.launcher.tree
+        if tree is None:
+            return {"mode": "none", "root": "", "controllers": {}, "into_cgroup": False}
+        return tree.describe()
+
+    def _stop_when_idle(self) -> None:
+        if self._is_shutting_down and not self._jobs:
+            self.loop.defer(self.loop.stop)  # after the last job's own cleaning up
+
+    def _give_up(self) -> None:
+        note(f"{len(self._jobs)} jobs could not be ended")
+        self.loop.stop()
+
+
+_OPERATIONS = {
+    "hello": Engine._hello,
+    "launch": Engine._launch,
+    "stop": Engine._stop,
+    "signal": Engine._signal,
+    "usage": Engine._usage,
+    "list": Engine._list,
+    "shutdown": Engine._shutdown,
+}
+
+
+def _summary(job: Job) -> Message:
+    started_ns = job.record["started_ns"]
+    return {
+        "job": job.name,
+        "pid": job.pid,
+        "started_ns": started_ns,
+        "limits": job.limits,
+        "stopping": job.is_stopping,
+    }
+
+
+def _error(kind: ErrorKind, *, detail: str, errno: int = 0) -> Message:
+    return {"op": "error", "error": kind, "errno": errno, "detail": detail}
+
+
+def _collect() -> None:
+    gc.collect()

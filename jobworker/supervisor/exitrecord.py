@@ -1,0 +1,64 @@
+"""The exit record: the one file that says how a job ended, after everything else of it is in place.
+
+Decides the file's form (one JSON object and a newline) and that it appears whole or not at all. It holds
+facts only; the reason for the end is for the reader to pick. docs/on-disk.md is the reference.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jobworker.supervisor.messages import ExitRecord
+
+NAME = "exit"
+VERSION = 1
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class ExitRecordError(ValueError):
+    """Not an exit record, or one of a version this code does not know."""
+
+
+def pack(record: ExitRecord) -> bytes:
+    """The content of the file."""
+    return _encode(record).encode("ascii") + b"\n"
+
+
+def unpack(data: bytes) -> ExitRecord:
+    """The record in a file's content; ExitRecordError when it holds none of this version."""
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise ExitRecordError(f"not JSON: {error}") from error
+    if not isinstance(record, dict) or "version" not in record:
+        raise ExitRecordError("not an exit record")
+    if record["version"] != VERSION:
+        raise ExitRecordError(f"version {record['version']} is not known here")
+    return record  # type: ignore[return-value]  # whoever wrote version 1 wrote its fields
+
+
+def write(record: ExitRecord, *, dir_fd: int) -> None:
+    """Puts the record in place under the job's directory in `dir_fd`: written aside, then renamed."""
+    aside = f"{record['job']}/{NAME}.tmp"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    try:
+        data = pack(record)
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(fd)
+    os.rename(aside, f"{record['job']}/{NAME}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def read(directory: str) -> ExitRecord | None:
+    """The record of the job whose directory this is; None when it has not ended, or nobody saw its end."""
+    try:
+        with open(os.path.join(directory, NAME), "rb") as file:
+            return unpack(file.read())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,269 @@
+"""One job from its clone to its exit record: what is known of it, and what happens next.
+
+Decides how a job ends. The kernel tells three things in any order: the main process is gone (pidfd), the tree is
+empty (cgroup.events), the pipes hold no more. The exit is the main process's; what is left of the tree is killed
+then, or awaited when the job asked for that; the record is written last. How a job is brought about is `launch`'s
+business, who hears of it the host's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from jobworker.supervisor import cgroup, exitrecord
+from jobworker.supervisor.journal import note
+from jobworker.supervisor.loop import READ, URGENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from resource import struct_rusage
+    from typing import Protocol
+
+    from jobworker.supervisor.capture import Capture
+    from jobworker.supervisor.cgroup import Leaf
+    from jobworker.supervisor.cgroup_none import Group
+    from jobworker.supervisor.loop import Loop, Timer
+    from jobworker.supervisor.messages import ExitRecord
+
+    class Host(Protocol):
+        """Whom a job tells that it has ended."""
+
+        loop: Loop
+        jobs_fd: int
+        boot_id: str
+
+        def ended(self, job: Job, record: ExitRecord) -> None: ...
+
+
+MS = 1_000_000  # nanoseconds
+_UNKILLABLE_NS = 10_000 * MS  # a process still there so long after its kill is stuck in the kernel
+_RETRY_NS = 500 * MS
+
+
+class Job:
+    """Every descriptor and timer of a job is its own, and gone when it has ended."""
+
+    __slots__ = (
+        "_events_fd",
+        "_grace",
+        "_host",
+        "_is_main_gone",
+        "_kill_timer",
+        "_pidfd",
+        "_rusage",
+        "_timeout",
+        "capture",
+        "leaf",
+        "limits",
+        "name",
+        "pid",
+        "record",
+        "wait_for_tree",
+    )
+
+    def __init__(self, host: Host, name: str, *, leaf: Leaf | Group, wait_for_tree: bool) -> None:
+        self._host = host
+        self.name = name
+        self.leaf = leaf
+        self.wait_for_tree = wait_for_tree
+        self.capture: Capture | None = None
+        self.limits: dict[str, float] = {}
+        self.pid = 0
+        self.record = _blank_record(name, host.boot_id)
+        self._pidfd = self._events_fd = -1
+        self._is_main_gone = False
+        self._rusage: struct_rusage | None = None
+        self._grace: Timer | None = None
+        self._timeout: Timer | None = None
+        self._kill_timer: Timer | None = None
+
+    def adopt(self, pid: int, pidfd: int) -> None:
+        """Takes over the child that was just born for this job."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self.leaf.born(pid)
+
+    @property
+    def pidfd(self) -> int:
+        """The main process; -1 before its birth and after its end."""
+        return self._pidfd
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the job is on its way to its end."""
+        record = self.record
+        return record["stop_requested"] or record["timed_out"] or self._is_main_gone
+
+    def begin(self, timeout_ms: int | None) -> None:
+        """The program runs: from now on its end is awaited, at the latest `timeout_ms` from now."""
+        self.record["started_ns"] = time.time_ns()
+        self._host.loop.watch(self._pidfd, READ, self._on_exit)
+        if timeout_ms is not None:
+            self._timeout = self._host.loop.call_after(timeout_ms * MS, self._on_timeout)
+
+    def stop(self, number: int, *, grace_ms: int) -> None:
+        """Signals the whole tree and kills it `grace_ms` later; again: only the deadline may move, forward in time.
+
+        Has no effect on how a job is reported whose main process has ended, unless it was to wait for its tree.
+        """
+        first = not self.record["stop_requested"]
+        if first and not self.record["timed_out"] and self._is_alive():
+            self.record["stop_requested"] = True
+        if grace_ms == 0:
+            self._kill()
+            return
+        if first:
+            self.leaf.signal(number)
+        self._set_grace(grace_ms)
+
+    def signal_main(self, number: int) -> None:
+        """Signals the main process; ProcessLookupError when it is gone."""
+        if self._pidfd < 0:
+            raise ProcessLookupError
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def release(self) -> None:
+        """Closes and removes everything of the job but its files; its processes are gone."""
+        for timer in (self._grace, self._timeout, self._kill_timer):
+            if timer is not None:
+                timer.cancel()
+        self._grace = self._timeout = self._kill_timer = None
+        self._close_pidfd()
+        self._close_events()
+        if self.capture is not None:
+            self.capture.close()
+        try:
+            self.leaf.remove()
+        except OSError as error:
+            note(f"job {self.name}: its cgroup stays: {error.strerror}")
+
+    def _is_alive(self) -> bool:
+        """Whether the job has not ended yet, as far as its exit counts; asks the kernel, the event may be on its way."""
+        if self._is_main_gone or self._pidfd < 0:
+            return self.wait_for_tree or not self._is_main_gone
+        gone = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self.wait_for_tree or not gone
+
+    def _set_grace(self, grace_ms: int) -> None:
+        when_ns = time.monotonic_ns() + grace_ms * MS
+        if self._grace is not None:
+            if self._grace.when_ns <= when_ns:
+                return
+            self._grace.cancel()
+        self._grace = self._host.loop.call_after(grace_ms * MS, self._on_grace)
+
+    def _on_grace(self) -> None:
+        if self._is_alive():
+            self.record["grace_expired"] = True
+        self._kill()
+
+    def _on_timeout(self) -> None:
+        if self._is_alive() and not self.record["stop_requested"]:
+            self.record["timed_out"] = True
+        self._kill()
+
+    def _kill(self) -> None:
+        self.leaf.kill()
+        if self._kill_timer is None:
+            self._kill_timer = self._host.loop.call_after(_UNKILLABLE_NS, self._on_unkillable)
+
+    def _on_exit(self, _events: int) -> None:
+        pid, status, rusage = os.wait4(self.pid, os.WNOHANG)
+        if pid == 0:
+            return
+        record = self.record
+        record["main_exited_ns"] = time.time_ns()
+        if os.WIFSIGNALED(status):
+            record["signal"] = os.WTERMSIG(status)
+            record["core_dumped"] = os.WCOREDUMP(status)
+        else:
+            record["exit_code"] = os.WEXITSTATUS(status)
+        self._is_main_gone = True
+        self._rusage = rusage
+        self._close_pidfd()
+        self._empty_tree()
+
+    def _empty_tree(self) -> None:
+        """Sees to it that no process of the job is left; the tree is often empty before the exit is reported."""
+        events_fd = self.leaf.open_events()
+        if events_fd is None:
+            self.leaf.kill()
+            self._drain()
+            return
+        self._events_fd = events_fd
+        if not cgroup.is_populated(events_fd):
+            self._drain()
+            return
+        self._host.loop.watch(events_fd, URGENT, self._on_events)
+        if not self.wait_for_tree:
+            self._kill()
+
+    def _on_events(self, _events: int) -> None:
+        if self._events_fd >= 0 and not cgroup.is_populated(self._events_fd):
+            self._drain()
+
+    def _on_unkillable(self) -> None:
+        survivors = self.leaf.processes()
+        note(f"job {self.name}: {len(survivors)} processes outlive their kill: {survivors[:10]}")
+        self.record["survivors"] = len(survivors)
+        self._is_main_gone = True
+        self._close_pidfd()
+        self._drain()
+
+    def _drain(self) -> None:
+        self._close_events()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        if self.capture is not None:
+            self.capture.finish(self._finish)
+
+    def _finish(self) -> None:
+        record = self.record
+        record["ended_ns"] = time.time_ns()
+        record["usage"] = self.leaf.usage(self._rusage)
+        record["oom_kills"] = self.leaf.count_oom_kills()
+        record["output_bytes"] = self.capture.size if self.capture is not None else 0
+        try:
+            exitrecord.write(record, dir_fd=self._host.jobs_fd)
+        except OSError as error:
+            note(f"job {self.name}: exit record not written, tried again: {error.strerror}")
+            self._host.loop.call_after(_RETRY_NS, self._finish)
+            return
+        self._host.ended(self, record)
+        self._host.loop.defer(self.release)
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd >= 0:
+            self._host.loop.unwatch(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _close_events(self) -> None:
+        if self._events_fd >= 0:
+            self._host.loop.unwatch(self._events_fd)
+            os.close(self._events_fd)
+            self._events_fd = -1
+
+
+def _blank_record(name: str, boot_id: str) -> ExitRecord:
+    return {
+        "version": exitrecord.VERSION,
+        "job": name,
+        "boot_id": boot_id,
+        "started_ns": None,
+        "main_exited_ns": None,
+        "ended_ns": 0,
+        "exit_code": None,
+        "signal": None,
+        "core_dumped": False,
+        "stop_requested": False,
+        "grace_expired": False,
+        "timed_out": False,
+        "oom_kills": 0,
+        "start_failure": None,
+        "usage": cgroup.no_usage(),
+        "output_bytes": 0,
+        "survivors": 0,
+    }
