@@ -1,0 +1,109 @@
+"""The output files of jobs that are being followed: opened once per job, watched once per job.
+
+Decides how many descriptors and watches followers cost, and wakes them; what they then read is theirs. One
+inotify descriptor serves the process. A job nobody follows costs nothing here, and so does one whose
+followers only wait.
+
+Source: inotify(7)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobworker import syscalls
+from jobworker.outputindex import INDEX_NAME, LOG_NAME, IndexFile
+
+_EVENTS_SIZE = 64 * 1024  # bytes read from inotify at a time
+
+Place = tuple[int, int, frozenset[int]]  # a follower's cursor, its next index record, the streams it wants
+
+
+class OpenOutput:
+    """One job's output files, open for reading; `index` grows with the file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.index = IndexFile(os.open(directory / INDEX_NAME, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            self.log = os.open(directory / LOG_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self.index.fd)
+            raise
+        self.followers = 0
+        self.waiting: set[asyncio.Event] = set()
+        self.watch: int | None = None
+        self.shared: tuple[Place, Place, list[bytes]] | None = None  # the last batch: from, to, events
+
+    def close(self) -> None:
+        os.close(self.index.fd)
+        os.close(self.log)
+
+
+class Outputs:
+    """The outputs that have followers."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, OpenOutput] = {}
+        self._watched: dict[int, OpenOutput] = {}
+        self._inotify = syscalls.inotify_init()
+        asyncio.get_running_loop().add_reader(self._inotify, self._wake)
+
+    def close(self) -> None:
+        """Ends all watches; followers must have ended before."""
+        asyncio.get_running_loop().remove_reader(self._inotify)
+        os.close(self._inotify)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def open(self, job_id: str, directory: Path) -> Iterator[OpenOutput]:
+        """The job's output for one follower; FileNotFoundError when there are no files (yet, or any more)."""
+        output = self._open.get(job_id)
+        if output is None:
+            output = self._open[job_id] = OpenOutput(directory)
+        output.followers += 1
+        try:
+            yield output
+        finally:
+            output.followers -= 1
+            if not output.followers:
+                del self._open[job_id]
+                self._unwatch(output)
+                output.close()
+
+    @contextmanager
+    def changes(self, output: OpenOutput) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the index has grown since it was last cleared."""
+        changed = asyncio.Event()
+        output.waiting.add(changed)
+        try:
+            if output.watch is None:
+                path = f"/proc/self/fd/{output.index.fd}"  # the file that is open, whatever its name became
+                output.watch = syscalls.inotify_add_watch(self._inotify, path, syscalls.IN_MODIFY)
+                self._watched[output.watch] = output
+            yield changed
+        finally:
+            output.waiting.discard(changed)
+            if not output.waiting:
+                self._unwatch(output)
+
+    def _unwatch(self, output: OpenOutput) -> None:
+        if output.watch is not None:
+            del self._watched[output.watch]
+            syscalls.inotify_rm_watch(self._inotify, output.watch)
+            output.watch = None
+
+    def _wake(self) -> None:
+        for watch, mask, _ in syscalls.parse_inotify(os.read(self._inotify, _EVENTS_SIZE)):
+            if mask & syscalls.IN_Q_OVERFLOW:  # whose events were lost is not known
+                outputs = list(self._watched.values())
+            else:
+                outputs = [self._watched[watch]] if watch in self._watched else []
+            for output in outputs:
+                for changed in output.waiting:
+                    changed.set()

@@ -1,0 +1,54 @@
+"""JobService's streams: RunJob and StreamOutput, which are `follow` with a beginning.
+
+Decides only how a request becomes a place in an output. What is yielded is ready-made messages, as many at
+once as there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from generated.jobworker import v1
+from jobworker import events
+from jobworker.follow import follow
+from jobworker.jobs import Jobs, OutputSource
+from jobworker.outputs import Outputs
+from jobworker.rpc.calls import Call
+
+ALL: frozenset[int] = frozenset()
+
+Events = AsyncGenerator[list[bytes], None]
+
+
+class OutputVerbs:
+    """What the door calls for JobService's streaming methods."""
+
+    def __init__(self, jobs: Jobs, outputs: Outputs) -> None:
+        self._jobs = jobs
+        self._outputs = outputs
+
+    async def run_job(self, call: Call, request: v1.RunJobRequest) -> Events:
+        call.subject = request.job_id or ""
+        record = await self._jobs.start(
+            call.caller, request.spec, request_id=request.request_id, job_id=request.job_id
+        )
+        call.subject = record.job_id
+        yield [events.started(record)]
+        source = self._jobs.output(call.caller, record.job_id)
+        async with aclosing(self._follow(source, offset=0, to_end=True, streams=ALL)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def stream_output(self, call: Call, request: v1.StreamOutputRequest) -> Events:
+        source = self._jobs.output(call.caller, request.job_id)
+        streams = frozenset(map(int, request.streams))
+        if v1.Stream.UNSPECIFIED in streams:
+            streams = ALL
+        following = self._follow(source, offset=request.offset, to_end=request.follow, streams=streams)
+        async with aclosing(following) as batches:
+            async for batch in batches:
+                yield batch
+
+    def _follow(self, source: OutputSource, *, offset: int, to_end: bool, streams: frozenset[int]) -> Events:
+        return follow(source, outputs=self._outputs, offset=offset, follow=to_end, streams=streams)
