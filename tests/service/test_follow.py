@@ -1,0 +1,327 @@
+"""Following the files of a job that this test writes itself, byte for byte as a supervisor does."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import cast
+
+import betterproto
+import pytest
+
+from generated.jobworker.v1 import (
+    Chunk,
+    End,
+    EndReason,
+    Gap,
+    GapReason,
+    JobRecord,
+    JobState,
+    Stream,
+    StreamOutputResponse,
+    Termination,
+)
+from jobwire.codec import decode
+from jobworker import outputindex
+from jobworker.errors import InvalidArgument, Unavailable
+from jobworker.events import MAX_CHUNK
+from jobworker.follow import follow
+from jobworker.jobs import OutputSource
+from jobworker.outputs import Outputs
+
+PATIENCE = 10.0
+ENDED = JobRecord(
+    state=JobState(JobState.ENDED), termination=Termination(reason=EndReason(EndReason.EXITED), exit_code=3)
+)
+
+
+class Log:
+    """A job's output directory, and the one who writes it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        self.source = OutputSource("job", directory, self.ended)
+        self.log = os.open(directory / "output.log", os.O_RDWR | os.O_CREAT)
+        self.index = os.open(directory / "output.idx", os.O_RDWR | os.O_CREAT)
+        self.size = 0
+        self.time = 0
+        self.written = {1: b"", 2: b""}
+        self.set_header()
+
+    def set_header(self, *, pending: int = 1, head: int = 0) -> None:
+        os.pwrite(self.index, outputindex.pack_header(outputindex.Header(pending=pending, head=head)), 0)
+
+    def write(self, data: bytes, *, stream: int = 1) -> None:
+        self.append(data)
+        self.time += 1
+        record = outputindex.pack_record(self.size, stream=stream, time_ns=self.time)
+        os.pwrite(self.index, record, os.fstat(self.index).st_size)
+        self.written[stream] += data
+
+    def append(self, data: bytes) -> None:
+        """Data that is not in the index."""
+        assert os.pwrite(self.log, data, self.size) == len(data)
+        self.size += len(data)
+
+    def end(self) -> None:
+        self.ended.set_result(ENDED)
+
+    def close(self) -> None:
+        os.close(self.log)
+        os.close(self.index)
+        if not self.ended.done():
+            self.ended.cancel()
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    made = Log(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def outputs() -> AsyncIterator[Outputs]:
+    made = Outputs()
+    yield made
+    assert len(made) == 0, "a follower has not let go of its files"
+    made.close()
+
+
+Event = Chunk | Gap | End
+
+
+def parse(batch: list[bytes]) -> list[Event]:
+    messages = (decode(StreamOutputResponse, event) for event in batch)
+    return [cast("Event", betterproto.which_one_of(message, "event")[1]) for message in messages]
+
+
+async def read(
+    log: Log,
+    outputs: Outputs,
+    *,
+    offset: int = 0,
+    to_end: bool = False,
+    streams: frozenset[int] = frozenset(),
+) -> list[Event]:
+    """All events until the end."""
+    events: list[Event] = []
+    async with asyncio.timeout(PATIENCE):
+        following = follow(log.source, outputs=outputs, offset=offset, follow=to_end, streams=streams)
+        async with aclosing(following) as batches:
+            async for batch in batches:
+                events += parse(batch)
+    assert isinstance(events[-1], End)
+    return events
+
+
+def data_of(events: list[Event], stream: int | None = None) -> bytes:
+    return b"".join(e.data for e in events if isinstance(e, Chunk) and stream in (None, int(e.stream)))
+
+
+async def test_an_ended_job_is_one_batch_without_a_watch(log: Log, outputs: Outputs) -> None:
+    log.write(b"out\n")
+    log.write(b"err\n", stream=2)
+    log.end()
+    batches = [
+        parse(b)
+        async for b in follow(log.source, outputs=outputs, offset=0, follow=True, streams=frozenset())
+    ]
+    assert batches == [
+        [
+            Chunk(stream=Stream(1), offset=0, data=b"out\n", time_unix_nano=1),
+            Chunk(stream=Stream(2), offset=4, data=b"err\n", time_unix_nano=2),
+            End(termination=ENDED.termination, final_offset=8),
+        ]
+    ]
+
+
+async def test_neighbours_of_one_stream_are_one_chunk_with_the_time_of_the_first(
+    log: Log, outputs: Outputs
+) -> None:
+    for _ in range(1000):
+        log.write(b"line\n")
+    log.end()
+    events = await read(log, outputs)
+    chunks = [e for e in events if isinstance(e, Chunk)]
+    assert len(chunks) <= 3
+    assert chunks[0].time_unix_nano == 1
+    assert data_of(events) == b"line\n" * 1000
+
+
+async def test_without_follow_the_stream_ends_at_the_present(log: Log, outputs: Outputs) -> None:
+    log.write(b"abc")
+    end = (await read(log, outputs))[-1]
+    assert isinstance(end, End)
+    assert (end.termination, end.final_offset) == (None, 3)
+
+
+async def test_following_goes_on_until_the_job_has_ended(log: Log, outputs: Outputs) -> None:
+    reading = asyncio.create_task(read(log, outputs, to_end=True))
+    for number in range(20):
+        log.write(b"%d\n" % number, stream=1 + number % 2)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)  # lets the follower wait for the watch
+    log.write(b"last")
+    log.end()
+    events = await reading
+    assert data_of(events, 1) == log.written[1]
+    assert data_of(events, 2) == log.written[2]
+
+
+async def test_a_follower_that_waits_is_woken_by_each_record(log: Log, outputs: Outputs) -> None:
+    following = follow(log.source, outputs=outputs, offset=0, follow=True, streams=frozenset())
+    async with aclosing(following) as batches:
+        for word in (b"one", b"two", b"three"):
+            waiting = asyncio.ensure_future(anext(batches))
+            done, _ = await asyncio.wait({waiting}, timeout=0.02)
+            assert not done
+            log.write(word)
+            assert data_of(parse(await asyncio.wait_for(waiting, PATIENCE))) == word
+
+
+async def test_an_idle_follower_is_not_woken(log: Log, outputs: Outputs) -> None:
+    following = follow(log.source, outputs=outputs, offset=0, follow=True, streams=frozenset())
+    async with aclosing(following) as batches:
+        waiting = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0.05)
+        assert all(handle.cancelled() for handle in asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
+        waiting.cancel()
+        await asyncio.wait({waiting})
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, 4, 7, 8])
+async def test_any_offset_is_a_place_to_begin(log: Log, outputs: Outputs, offset: int) -> None:
+    log.write(b"abcd")
+    log.write(b"efgh", stream=2)
+    log.end()
+    events = await read(log, outputs, offset=offset)
+    assert data_of(events) == b"abcdefgh"[offset:]
+    assert [e.offset for e in events if isinstance(e, Chunk)][:1] == ([offset] if offset < 8 else [])
+
+
+async def test_an_offset_beyond_the_output_is_refused(log: Log, outputs: Outputs) -> None:
+    log.write(b"abcd")
+    with pytest.raises(InvalidArgument, match="has 4 bytes") as refused:
+        await read(log, outputs, offset=5)
+    assert refused.value.field == "offset"
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+async def test_one_stream_only(log: Log, outputs: Outputs, stream: int) -> None:
+    rng = random.Random(1)
+    for _ in range(2000):
+        log.write(rng.randbytes(rng.randint(1, 40)), stream=rng.choice((1, 2)))
+    log.end()
+    events = await read(log, outputs, streams=frozenset({stream}))
+    assert data_of(events) == log.written[stream]
+    assert isinstance(events[-1], End)
+    assert events[-1].final_offset == log.size
+
+
+async def test_large_output_comes_in_chunks_of_bounded_size(log: Log, outputs: Outputs) -> None:
+    data = random.Random(2).randbytes(5 * MAX_CHUNK + 17)
+    log.write(data)
+    log.write(data)
+    log.end()
+    events = await read(log, outputs)
+    chunks = [e for e in events if isinstance(e, Chunk)]
+    assert max(len(chunk.data) for chunk in chunks) == MAX_CHUNK
+    assert [chunk.offset for chunk in chunks] == [
+        sum(len(c.data) for c in chunks[:n]) for n in range(len(chunks))
+    ]
+    assert data_of(events) == data + data
+
+
+async def test_what_retention_dropped_is_a_gap(log: Log, outputs: Outputs) -> None:
+    log.write(b"a" * 100)
+    log.write(b"b" * 100)
+    log.set_header(head=150)
+    log.end()
+    events = await read(log, outputs, offset=20)
+    assert events[0] == Gap(from_=20, to=150, reason=GapReason(GapReason.RETENTION))
+    assert data_of(events) == b"b" * 50
+    assert isinstance(events[-1], End)
+    assert events[-1].final_offset == 200
+
+
+async def test_a_tail_that_was_never_indexed_is_served_at_the_end(log: Log, outputs: Outputs) -> None:
+    log.write(b"indexed")
+    log.set_header(pending=2)
+    log.append(b"crash")
+    assert data_of(await read(log, outputs)) == b"indexed", "not before the end: its stream is not known yet"
+    log.end()
+    events = await read(log, outputs)
+    assert data_of(events, 2) == b"crash"
+    assert isinstance(events[-1], End)
+    assert events[-1].final_offset == 12
+    assert data_of(await read(log, outputs, offset=9)) == b"ash"
+    assert data_of(await read(log, outputs, streams=frozenset({1}))) == b"indexed"
+
+
+async def test_a_damaged_record_is_a_gap_and_the_rest_is_served(log: Log, outputs: Outputs) -> None:
+    for word in (b"aa", b"bb", b"cc", b"dd"):
+        log.write(word)
+    os.pwrite(log.index, b"\xff", outputindex.HEADER_SIZE + outputindex.RECORD_SIZE)  # the record of bb
+    log.end()
+    events = await read(log, outputs)
+    assert data_of(events) == b"aadd", "where cc begins only the damaged record tells"
+    assert Gap(from_=2, to=6, reason=GapReason(GapReason.DAMAGED)) in events
+
+
+async def test_a_log_shorter_than_its_index_is_a_gap(log: Log, outputs: Outputs) -> None:
+    log.write(b"abcd")
+    log.write(b"efgh", stream=2)
+    os.ftruncate(log.log, 6)
+    log.end()
+    events = await read(log, outputs)
+    assert data_of(events) == b"abcdef"
+    assert events[-2] == Gap(from_=6, to=8, reason=GapReason(GapReason.DAMAGED))
+
+
+async def test_a_job_without_files_has_an_end_only(log: Log, outputs: Outputs, tmp_path: Path) -> None:
+    log.source = OutputSource("gone", tmp_path / "no-such", log.ended)
+    with pytest.raises(Unavailable):
+        await read(log, outputs)
+    log.end()
+    assert await read(log, outputs) == [End(termination=ENDED.termination)]
+
+
+async def test_many_followers_share_one_pair_of_files_and_one_watch(log: Log, outputs: Outputs) -> None:
+    with open_files() as before:
+        readers = [asyncio.create_task(read(log, outputs, to_end=True)) for _ in range(50)]
+        rng = random.Random(3)
+        for _ in range(30):
+            log.write(rng.randbytes(500), stream=rng.choice((1, 2)))
+            await asyncio.sleep(0.001)
+        assert open_now() == before + 2
+        log.end()
+        for reader in readers:
+            events = await reader
+            assert data_of(events, 1) == log.written[1]
+            assert data_of(events, 2) == log.written[2]
+        assert open_now() == before
+
+
+async def test_a_follower_is_ended_at_any_moment_and_leaves_nothing(log: Log, outputs: Outputs) -> None:
+    log.write(b"x" * 3 * MAX_CHUNK)
+    with open_files() as before:
+        for turns in range(12):
+            task = asyncio.create_task(read(log, outputs, to_end=True))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+        assert open_now() == before
+
+
+def open_now() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def open_files() -> Iterator[int]:
+    yield open_now()
