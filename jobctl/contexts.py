@@ -57,8 +57,8 @@ class ConfigFile:
     def values(self, name: str) -> dict[str, str]:
         """What the file says of one context, paths made absolute; raises ConfigError."""
         if name not in self.tables:
-            known = ", ".join(self.tables) or "none"
-            raise ConfigError(f"no context '{name}' in {self.path}", hint=f"there are: {known}")
+            known = f"there are: {', '.join(self.tables)}" if self.tables else "jobctl context add makes one"
+            raise ConfigError(f"no context '{name}' in {self.path}", hint=known)
         folder = os.path.dirname(os.path.abspath(self.path))
         return {
             what: value if what == "address" else os.path.join(folder, os.path.expanduser(value))

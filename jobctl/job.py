@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from jobctl import requests, types
 from jobctl.answers import message, part
-from jobctl.ending import parse_ending
+from jobctl.ending import Ending, parse_ending
 from jobctl.errors import Internal, JobctlError
 from jobctl.events import Gap, Stream
 from jobctl.output import Cursor, Output
 from jobctl.result import TAIL, Result, result_of
+from jobctl.translate import time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,8 +48,8 @@ class Job:
 
     async def refresh(self, *, timeout: float | None = None) -> types.JobRecord:
         """The record as it is now, of a running job with its usage until now."""
-        answer = await self._client.call("GetJob", requests.job(self.id), timeout=timeout)
-        return self._seen(answer).record
+        self._seen(await self._client.call("GetJob", requests.job(self.id), timeout=timeout))
+        return self.record
 
     def output(
         self,
@@ -69,22 +70,26 @@ class Job:
 
     async def wait(self, *, timeout: float | None = None) -> Result:
         """How the job ended, once it has; over broken connections too. Raises Timeout; the job runs on then."""
-        answer = await self._client.call(
-            "WaitJob", requests.job(self.id), timeout=timeout, patience=self._client.patience
-        )
-        self._seen(answer)
-        return await self.result(timeout=timeout)
+        async with time_limit(timeout):
+            await self.ended()
+            return await self.result()
 
-    async def result(self, *, timeout: float | None = None) -> Result:
+    async def ended(self, *, timeout: float | None = None) -> Ending:
+        """As `wait`, for those who want the bare facts of the end: no usage, nothing of the output is read."""
+        request = requests.job(self.id)
+        answer = await self._client.call("WaitJob", request, timeout=timeout, patience=self._client.patience)
+        return parse_ending(part(self._seen(answer), _TERMINATION))
+
+    async def result(self) -> Result:
         """The result that the record last seen tells; raises JobctlError when the job had not ended by then."""
         record = self.encoded_record or b""
         termination = part(record, _TERMINATION)
         if not termination:
             raise JobctlError(f"job {self.id} has not ended", hint="await job.wait()", job_id=self.id)
-        tail = b"" if parse_ending(termination).ok else await self._stderr_tail(record, timeout)
+        tail = b"" if parse_ending(termination).ok else await self._stderr_tail(record)
         return result_of(self.id, termination=termination, usage=part(record, _USAGE), stderr_tail=tail)
 
-    async def _stderr_tail(self, record: bytes, timeout: float | None) -> bytes:
+    async def _stderr_tail(self, record: bytes) -> bytes:
         """The end of stderr as far as it is among the last bytes of the output; b"" when it cannot be had."""
         size = message(types.OutputInfo, part(record, _OUTPUT)).size
         tail = b""
@@ -93,7 +98,6 @@ class Job:
             follow=False,
             streams=(Stream.STDERR,),
             on_gap=_ignore,
-            timeout=timeout,
         )
         try:
             async for chunk in output:
@@ -108,13 +112,13 @@ class Job:
         signal: int | None = None,
         grace: requests.Seconds | None = None,
         timeout: float | None = None,
-    ) -> types.JobRecord:
+    ) -> None:
         """Signals the whole tree and has it killed after `grace`; answers at once, see `wait`. Idempotent.
 
         Without `signal` and `grace` the job's own apply, else TERM and 10 seconds. `grace=0` kills.
         """
         request = requests.stop(self.id, signal=signal, grace=grace)
-        return self._seen(await self._client.call("StopJob", request, timeout=timeout)).record
+        self._seen(await self._client.call("StopJob", request, timeout=timeout))
 
     async def signal(self, signal: int, *, tree: bool = False, timeout: float | None = None) -> None:
         """Sends a signal to the main process, or to every process of the job. Never sent twice by itself."""
@@ -125,13 +129,13 @@ class Job:
         """Forgets the job, its output and its scratch directory; raises FailedPrecondition while it runs."""
         await self._client.call("DeleteJob", requests.job(self.id), timeout=timeout, patience=0)
 
-    def _seen(self, answer: bytes) -> Job:
+    def _seen(self, answer: bytes) -> bytes:
         """The record in an answer is the last one seen."""
         record = part(answer, 1)
         if not record:
             raise Internal("the worker's answer has no record in it", job_id=self.id)
         self.encoded_record = record
-        return self
+        return record
 
 
 def _ignore(_: Gap) -> None:

@@ -1,6 +1,6 @@
 """The command line. This file is what every command pays for, so it only decides where to go.
 
-`jobctl run -- ARGV…` says all that is needed by itself and goes the short way, without a command line parser; it runs
+`jobctl run -- ARGV…` without options says all that is needed by itself and goes the short way, without a command line parser; it runs
 the same loop as `jobctl run` with options. Everything else is cyclopts' (app.py).
 """
 
@@ -17,10 +17,10 @@ def main() -> NoReturn:
     """Runs the command of sys.argv and ends the process with its exit status."""
     _keep_standard_descriptors()
     arguments = sys.argv[1:]
-    if arguments[:2] == ["run", "--"] and len(arguments) > 2:
+    if argv := _plain_run(arguments):
         from jobctl.cli.runloop import run_plain  # noqa: PLC0415 - each way imports what it needs
 
-        leave(run_plain(arguments[2:]))
+        leave(run_plain(argv))
     if arguments == ["--version"]:
         from jobwire import __version__  # noqa: PLC0415
 
@@ -29,6 +29,15 @@ def main() -> NoReturn:
     from jobctl.cli.app import dispatch  # noqa: PLC0415
 
     leave(dispatch(arguments))
+
+
+def _plain_run(arguments: list[str]) -> list[str]:
+    """The program of `run -- ARGV…` or `run ARGV…`; empty for everything else."""
+    if arguments[:1] != ["run"]:
+        return []
+    if arguments[1:2] == ["--"]:
+        return arguments[2:]
+    return [] if arguments[1:2] == [] or arguments[1].startswith("-") else arguments[1:]
 
 
 def leave(status: int) -> NoReturn:

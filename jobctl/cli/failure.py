@@ -11,15 +11,15 @@ from jobctl.ending import WORKER_FAILED
 from jobctl.errors import AmbiguousJob, InvalidArgument, JobctlError, JobFailed, OutputGap, StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable
 
 WRONG_USAGE, INTERRUPTED = 2, 130
 
 
-def run_to_end(work: Coroutine[None, None, int], *, as_json: bool = False) -> int:
-    """Runs a command's work and returns its exit status, having told on stderr what went wrong."""
+def run_to_end(work: Callable[[], int], *, as_json: bool = False) -> int:
+    """Does a command's work and returns its exit status, having told on stderr what went wrong."""
     try:
-        return asyncio.run(work)
+        return work()
     except JobctlError as error:
         tell(error, as_json=as_json)
         return status_of(error)

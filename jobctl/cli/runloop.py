@@ -64,7 +64,7 @@ class Plain:
 
 def run_plain(argv: Sequence[str]) -> int:
     """`jobctl run -- ARGV…`: everything by default."""
-    return run_to_end(_run_plain(argv))
+    return run_to_end(lambda: asyncio.run(_run_plain(argv)))
 
 
 async def _run_plain(argv: Sequence[str]) -> int:

@@ -1,0 +1,91 @@
+"""What can be said of a job on the command line of `start` and `run`, and as the library's options."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from jobctl import types
+from jobctl.cli import parse
+from jobctl.cli.session import read, read_all
+from jobctl.errors import InvalidArgument
+from jobctl.requests import JobOptions
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFlags:
+    """Options of a job that is to be."""
+
+    name: str = ""
+    """A name for people; it need not be unique."""
+    label: tuple[str, ...] = ()
+    """KEY=VALUE to select jobs by; may be repeated."""
+    env: Annotated[tuple[str, ...], Parameter(name=["--env", "-e"])] = ()
+    """NAME=VALUE for its environment, or NAME to pass ours on; may be repeated."""
+    workdir: Annotated[str | None, Parameter(name=["--workdir", "-w"])] = None
+    """Absolute working directory on the worker; a scratch directory of the job's own when absent."""
+    user: str | None = None
+    """The Unix user to run as, where the worker allows it."""
+    cpus: str | None = None
+    """Processor cores it may use: 1.5."""
+    memory: str | None = None
+    """Memory it may use: 512M."""
+    pids: str | None = None
+    """Processes and threads it may have."""
+    timeout: str | None = None
+    """Time after which it is killed: 90, 10m, 1h30m."""
+    stop_signal: str | None = None
+    """The signal that stopping it begins with, instead of TERM."""
+    stop_grace: str | None = None
+    """How long stopping it waits before it is killed, instead of 10s."""
+    wait_for_tree: bool = False
+    """It ends with its last process, not with its first."""
+    request_id: str | None = None
+    """A key of your own: the same key again answers with the same job and starts nothing."""
+    id: str | None = None
+    """The job's id, a UUID of your own choice."""
+
+    def options(self) -> JobOptions:
+        """For the library; raises InvalidArgument naming the option."""
+        found: JobOptions = {
+            "name": self.name,
+            "labels": read_all("--label", parse.pairs, self.label),
+            "env": read_all("--env", lambda texts: parse.variables(texts, os.environ), self.env),
+            "wait_for_tree": self.wait_for_tree,
+        }
+        if self.workdir is not None:
+            found["workdir"] = self.workdir
+        if self.user is not None:
+            found["user"] = self.user
+        if self.timeout is not None:
+            found["timeout"] = read("--timeout", parse.seconds, self.timeout)
+        if self.stop_signal is not None:
+            found["stop_signal"] = read("--stop-signal", parse.signal, self.stop_signal)
+        if self.stop_grace is not None:
+            found["stop_grace"] = read("--stop-grace", parse.seconds, self.stop_grace)
+        if self.cpus is not None or self.memory is not None or self.pids is not None:
+            found["limits"] = self._limits()
+        return found
+
+    def _limits(self) -> types.Limits:
+        return types.Limits(
+            cpus=None if self.cpus is None else read("--cpus", parse.cores, self.cpus),
+            memory_bytes=None if self.memory is None else read("--memory", parse.size, self.memory),
+            pids=None if self.pids is None else read("--pids", parse.count, self.pids),
+        )
+
+
+NO_FLAGS = JobFlags()
+
+
+def program(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The argv, which must not be empty; raises InvalidArgument."""
+    if not argv:
+        raise InvalidArgument(
+            "no program given", field="argv", hint="jobctl start [OPTIONS] -- PROGRAM [ARGUMENTS]"
+        )
+    return argv
