@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
-import hashlib
 import os
 import resource
 import signal
@@ -24,6 +23,14 @@ from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.launch import PROCESS_NAME, Launcher
 from jobworker.supervisor.loop import READ, Loop
+
+try:  # hashlib would load OpenSSL, and with its memory raise the cost of every clone
+    from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # Python 3.11
+    except ImportError:
+        from hashlib import sha256
 
 LOCK_NAME = "supervisor.lock"
 JOBS_NAME = "jobs"
@@ -171,7 +178,8 @@ def _tell(ready_fd: int, text: str) -> None:
 
 def _tree_name(state: str) -> str:
     """One tree per state directory, found again by the next supervisor of it."""
-    return "jobworker-" + hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
+    digest: str = sha256(os.fsencode(state)).hexdigest()
+    return "jobworker-" + digest[:12]
 
 
 def _read_boot_id() -> str:
