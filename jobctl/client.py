@@ -8,6 +8,7 @@ Nothing has a deadline that the caller did not give.
 # ruff: noqa: ASYNC109 - everything that waits takes `timeout=`: it is this library's promise
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -15,7 +16,7 @@ from jobctl import requests, types
 from jobctl.answers import message, part, parts, record_id
 from jobctl.connection import Connection
 from jobctl.contexts import Context, choose
-from jobctl.errors import AmbiguousJob, Internal, JobNotFound, OutputGap, Unavailable
+from jobctl.errors import AmbiguousJob, Internal, InvalidArgument, JobNotFound, OutputGap, Unavailable
 from jobctl.events import Chunk, End, Gap, Stream
 from jobctl.job import Job
 from jobctl.output import Cursor, follow
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from jobctl.requests import Argument, JobOptions
 
+_FULL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
 _CANDIDATES = 10  # how many jobs an ambiguous prefix is answered with
 
 
@@ -142,14 +145,10 @@ class Client:
 
         Raises JobNotFound, AmbiguousJob.
         """
-        if len(reference) == 36 and reference.count("-") == 4:
+        if _FULL_ID.fullmatch(reference):
             return Job(self, reference)
         async with time_limit(timeout):
-            async for job in self.list(name=reference, limit=1):
-                return job
-            found = (
-                [job async for job in self.list(id_prefix=reference, limit=_CANDIDATES)] if reference else []
-            )
+            found = await self._called(reference)
         if len(found) == 1:
             return found[0]
         if not found:
@@ -159,6 +158,17 @@ class Client:
             candidates=tuple(job.id for job in found),
             hint="one of " + ", ".join(job.id for job in found),
         )
+
+    async def _called(self, reference: str) -> Sequence[Job]:
+        """The newest job of that name, else those whose id begins so, as far as a refusal needs them."""
+        try:
+            if named := [job async for job in self.list(name=reference, limit=1)]:
+                return named
+        except InvalidArgument:
+            pass  # what can be no name may still be the beginning of an id
+        if not _ID_PREFIX.fullmatch(reference):
+            return []
+        return [job async for job in self.list(id_prefix=reference, limit=_CANDIDATES)]
 
     async def list(
         self,

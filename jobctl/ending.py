@@ -12,7 +12,7 @@ from signal import Signals
 
 from jobwire.wire import fields
 
-# Of jobworker.v1.EndReason and StartStage, by number: tests/unit/test_ending.py holds them to the API.
+# Of jobworker.v1.EndReason and StartStage, by number: tests/client/test_ending.py holds them to the API.
 EXITED, SIGNALED, STOPPED, TIMED_OUT, OOM_KILLED, START_FAILED, LOST = range(1, 8)
 STAGE_EXEC = 6
 

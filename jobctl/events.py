@@ -1,7 +1,7 @@
 """What a followed job sends: started, chunks, gaps, one end; cut from the bytes of a message by hand.
 
 Bulk data comes this way, and the shortest-lived command does too: nothing here imports the generated classes
-(tests/unit/test_events.py holds both to the same result), and a chunk's bytes are copied once. Pure.
+(tests/client/test_events.py holds both to the same result), and a chunk's bytes are copied once. Pure.
 """
 
 from __future__ import annotations

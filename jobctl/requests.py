@@ -1,7 +1,7 @@
 """Requests to the worker, encoded without the generated classes: what they are made of, and how.
 
 A request is built once and read by nobody here, and constructing messages costs more than all the rest of a
-call; so the fields are written straight to the wire. tests/unit/test_requests.py holds every one of them to the
+call; so the fields are written straight to the wire. tests/client/test_requests.py holds every one of them to the
 generated classes. Pure; what is not in the API's terms (an argv that is one string) is InvalidArgument here.
 """
 

@@ -127,7 +127,7 @@ def _from_tls(error: ssl.SSLError, address: str) -> errors.JobctlError:
             f"the certificate of the worker on {address} is not trusted: {error.verify_message.lower().rstrip('.')}",
             hint="check the context's ca, and that the address is a name in the worker's certificate",
         )
-    reason = (error.reason or "unknown error").lower().replace("_", " ")
+    reason = (getattr(error, "reason", None) or "unknown error").lower().replace("_", " ")
     if "alert" in reason:
         return errors.Unauthenticated(
             f"the worker on {address} refused the connection: {reason}",

@@ -1,0 +1,149 @@
+"""Requests written by hand are what the generated classes would have sent."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generated.jobworker import v1
+from jobctl import requests
+from jobctl.errors import InvalidArgument
+from jobwire.codec import decode
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+LABELS = st.dictionaries(TEXT, TEXT, max_size=3)
+SPANS = st.timedeltas(timedelta(0), timedelta(days=3653))
+LIMITS = st.builds(
+    v1.Limits,
+    cpus=st.none() | st.floats(0.01, 64),
+    memory_bytes=st.none() | st.integers(0, 2**64 - 1),
+    pids=st.none() | st.integers(0, 2**64 - 1),
+)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": TEXT,
+        "labels": LABELS,
+        "env": LABELS,
+        "workdir": TEXT,
+        "user": TEXT,
+        "limits": LIMITS,
+        "timeout": SPANS,
+        "wait_for_tree": st.booleans(),
+        "stop_signal": st.integers(1, 64),
+        "stop_grace": SPANS,
+    },
+)
+
+
+@given(st.lists(TEXT | st.just(""), max_size=5), OPTIONS)
+def test_a_spec(argv: list[str], options: Any) -> None:
+    assert decode(v1.JobSpec, requests.spec(argv, **options)) == v1.JobSpec(argv=argv, **options)
+
+
+def test_every_field_of_a_spec_can_be_said() -> None:
+    options = set(requests.JobOptions.__annotations__)
+    assert options == set(v1.JobSpec.__dataclass_fields__) - {"argv"}
+
+
+@given(TEXT, st.none() | TEXT)
+def test_a_start_is_a_run_is_a_start(request_id: str, job_id: str | None) -> None:
+    data = requests.start(requests.spec(["true"]), request_id=request_id, job_id=job_id)
+    values: Any = {"spec": v1.JobSpec(argv=["true"]), "request_id": request_id, "job_id": job_id}
+    assert decode(v1.StartJobRequest, data) == v1.StartJobRequest(**values)
+    assert decode(v1.RunJobRequest, data) == v1.RunJobRequest(**values)
+
+
+@given(TEXT, st.none() | st.integers(1, 64), st.none() | SPANS)
+def test_a_stop(job_id: str, signal: int | None, grace: timedelta | None) -> None:
+    request = decode(v1.StopJobRequest, requests.stop(job_id, signal=signal, grace=grace))
+    assert request == v1.StopJobRequest(job_id=job_id, signal=signal, grace=grace)
+    assert (request.grace is None) == (grace is None)
+
+
+@given(TEXT, st.integers(1, 64), st.booleans())
+def test_a_signal(job_id: str, signal: int, tree: bool) -> None:
+    request = decode(v1.SignalJobRequest, requests.signal_job(job_id, signal, tree=tree))
+    assert request == v1.SignalJobRequest(job_id=job_id, signal=signal, tree=tree)
+
+
+@given(TEXT, st.integers(0, 2**63 - 1), st.booleans(), st.lists(st.sampled_from([1, 2]), max_size=2))
+def test_a_stream_of_output(job_id: str, offset: int, follow: bool, streams: list[int]) -> None:
+    data = requests.output(job_id, offset=offset, follow=follow, streams=streams)
+    chosen = [v1.Stream(number) for number in streams]
+    assert decode(v1.StreamOutputRequest, data) == v1.StreamOutputRequest(
+        job_id=job_id, offset=offset, follow=follow, streams=chosen
+    )
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 4]), max_size=4),
+    LABELS,
+    TEXT | st.just(""),
+    st.integers(0, 1000),
+    TEXT | st.just(""),
+)
+def test_a_listing(states: list[int], labels: dict[str, str], text: str, size: int, token: str) -> None:
+    data = requests.listing(
+        states=states, labels=labels, owner=text, name=text, id_prefix=text, page_size=size, page_token=token
+    )
+    wanted = v1.JobFilter(
+        states=[v1.JobState(state) for state in states], labels=labels, owner=text, name=text, id_prefix=text
+    )
+    request = decode(v1.ListJobsRequest, data)
+    assert request.filter == wanted
+    assert (request.page_size, request.page_token) == (size, token)
+
+
+@given(TEXT, st.sampled_from([1, 2, 3]), st.binary(), st.none() | TEXT)
+def test_a_registration(client_id: str, role: int, certificate: bytes, unix_user: str | None) -> None:
+    data = requests.register(client_id, role=role, certificate=certificate, unix_user=unix_user)
+    assert decode(v1.RegisterClientRequest, data) == v1.RegisterClientRequest(
+        client_id=client_id, role=v1.Role(role), certificate=certificate, unix_user=unix_user
+    )
+    assert decode(v1.RevokeClientRequest, requests.client(client_id)).client_id == client_id
+
+
+def test_a_job_is_named_in_one_way() -> None:
+    data = requests.job("0199")
+    assert decode(v1.GetJobRequest, data) == v1.GetJobRequest(job_id="0199")
+    assert decode(v1.WaitJobRequest, data) == v1.WaitJobRequest(job_id="0199")
+    assert decode(v1.DeleteJobRequest, data) == v1.DeleteJobRequest(job_id="0199")
+
+
+@given(st.floats(0, 1e8))
+def test_seconds_are_lengths_of_time_to_the_microsecond(seconds: float) -> None:
+    spec = decode(v1.JobSpec, requests.spec(["true"], timeout=seconds))
+    assert spec.timeout == timedelta(microseconds=round(seconds * 1_000_000))
+
+
+def test_paths_are_arguments_too() -> None:
+    spec = decode(v1.JobSpec, requests.spec([Path("/bin/ls"), "-l"], workdir=Path("/tmp")))
+    assert (spec.argv, spec.workdir) == (["/bin/ls", "-l"], "/tmp")
+
+
+@pytest.mark.parametrize(
+    ("argv", "options", "field"),
+    [
+        ("ls -l", {}, "spec.argv"),
+        (b"ls", {}, "spec.argv"),
+        (["\udc80"], {}, "spec.argv"),
+        (["true"], {"timeout": -1}, "spec.timeout"),
+        (["true"], {"timeout": float("nan")}, "spec.timeout"),
+        (["true"], {"stop_grace": float("inf")}, "spec.stop_grace"),
+        (["true"], {"env": {"X": "\udcff"}}, "spec.env"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_here(argv: Any, options: Any, field: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        requests.spec(argv, **options)
+    assert raised.value.field == field
+
+
+def test_request_ids_are_new_every_time() -> None:
+    ids = {requests.new_request_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert {len(one) for one in ids} == {32}
