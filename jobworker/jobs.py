@@ -1,19 +1,50 @@
 """The jobs of this worker: start, stop, signal, get, list, wait, delete.
 
-The only writer of job records. Every public method takes the caller first and decides ownership itself:
-a job that the caller may not see does not exist for it. Knows no gRPC; processes and cgroups are the
-supervisor's, and what a record's state may become next is lifecycle's.
+Every method takes the caller first and decides ownership itself: a job that the caller may not see does not
+exist for it. Jobs that have not ended are `LiveJobs`', which alone writes records; those that have are in
+the database. Knows no gRPC; processes and cgroups are the supervisor's, and what a record's state may
+become next is lifecycle's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec
-from jobworker.policy import Caller
+from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, StartStage
+from jobwire.codec import decode
+from jobworker import jobids, launchrequest, leftovers, pages, reconcile, records, runas, unixusers
+from jobworker.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
+from jobworker.lifecycle import ENDED, START_FAILED
+from jobworker.livejobs import LiveJob, LiveJobs
+from jobworker.policy import Caller, may_change, may_see, may_see_all
+from jobworker.startfailures import explain
+from jobworker.statedir import StateDirectory
+from jobworker.store import JobStore
+from jobworker.store.jobrecords import Search
+from jobworker.supervisorlink import LinkLostError, Reply, SupervisorLink
+from jobworker.unixusers import UnixUser
+
+STOP_SIGNAL = 15
+STOP_GRACE = timedelta(seconds=10)
+USER = StartStage(StartStage.USER)
+
+Page = tuple[list[bytes], str]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +62,29 @@ class OutputSource:
 class Jobs:
     """All jobs. Records it gives back are its own live ones: encode them before the next await, change nothing."""
 
+    def __init__(self, state: StateDirectory, store: JobStore, link: SupervisorLink) -> None:
+        self._state = state
+        self._store = store
+        self._link = link
+        self._live = LiveJobs(state, store, link)
+        self._cleaning: asyncio.Future[None] | None = None
+        uid = os.geteuid()
+        self._worker = unixusers.by_uid(uid) or UnixUser(str(uid), uid, os.getegid(), "/bin/sh")
+
+    async def open(self) -> None:
+        """Learns what became of every job; Unavailable or FailedPrecondition when there is no supervisor to ask."""
+        aside = leftovers.find(self._state, known=self._store.ids())
+        if aside:
+            loop = asyncio.get_running_loop()
+            self._cleaning = loop.run_in_executor(None, leftovers.remove_quietly, aside)
+        await self._live.open()
+
+    async def close(self) -> None:
+        """Ends what goes on here; jobs run on."""
+        await self._live.close()
+        if self._cleaning is not None:
+            await self._cleaning
+
     async def start(self, caller: Caller, spec: JobSpec, *, request_id: str, job_id: str | None) -> JobRecord:
         """Starts a job; answers once its program has been executed.
 
@@ -38,47 +92,203 @@ class Jobs:
         cancel the start. Raises StartFailed, PermissionDenied (spec.user), AlreadyExists (job_id),
         InvalidArgument (job_id that is not a UUID), Unavailable.
         """
-        raise NotImplementedError
+        known = self._store.by_request(caller.client_id, request_id) if request_id else None
+        if known is None:
+            return await _launched(self._begin(caller, spec, request_id=request_id, job_id=job_id))
+        record = _decode(known)
+        job = self._live.get(record.job_id)
+        return _started(record) if job is None else await _launched(job)
 
     async def stop(
         self, caller: Caller, job_id: str, *, signal: int | None, grace: timedelta | None
     ) -> JobRecord:
         """Signals the whole tree and has it killed after the grace; for a job that has ended, just its record."""
-        raise NotImplementedError
+        record, job = self._changeable(caller, job_id)
+        if job is None:
+            return record
+        await _outcome(job)
+        record = job.record
+        if record.state == ENDED:
+            return record
+        self._link.check()
+        spec = record.spec
+        number = _first(signal, spec.stop_signal, STOP_SIGNAL)
+        grace_ms = launchrequest.milliseconds(_first(grace, spec.stop_grace, STOP_GRACE))
+        records.stop_asked(record, by=caller.client_id, unix_nano=time.time_ns())
+        self._live.save_now(job)
+        await self._ask({"op": "stop", "job": job_id, "signal": number, "grace_ms": grace_ms})
+        return job.record  # where it said that there is no such job, the end has been told before
 
     async def signal(self, caller: Caller, job_id: str, *, signal: int, tree: bool) -> None:
-        """Sends a signal to the main process or the tree; FailedPrecondition when the job has ended."""
-        raise NotImplementedError
+        """Sends a signal to the main process or the tree; FailedPrecondition when there is none to take it."""
+        _, job = self._changeable(caller, job_id)
+        if job is not None:
+            await _outcome(job)
+        if job is None or job.record.state == ENDED:
+            raise FailedPrecondition(f"job '{job_id}' has ended", job_id=job_id)
+        reply = await self._ask({"op": "signal", "job": job_id, "signal": signal, "tree": tree})
+        if reply["op"] == "error":
+            raise FailedPrecondition(f"job '{job_id}' cannot be signalled: {reply['detail']}", job_id=job_id)
 
     async def get(self, caller: Caller, job_id: str) -> JobRecord:
-        """The record; of a job that runs with its usage and output size of now. The record is the caller's own."""
-        raise NotImplementedError
+        """The record; of a job that runs with its usage and output size of now."""
+        record, job = self._visible(caller, job_id)
+        if job is None or not job.started.done():
+            return record
+        try:
+            reply = await self._ask({"op": "usage", "job": job_id})
+        except Unavailable:
+            reply = {}
+        if job.record.state != ENDED:
+            output = reconcile.output_info(self._state.job(job_id))
+            records.running(job.record, usage=reply.get("usage"), output=output)
+        return job.record
 
-    def list(
-        self, caller: Caller, selection: JobFilter | None, *, page_size: int, page_token: str
-    ) -> tuple[list[bytes], str]:
+    def list(self, caller: Caller, selection: JobFilter | None, *, page_size: int, page_token: str) -> Page:
         """A page of encoded JobRecords, newest first, and the next page's token ("" on the last one).
 
         `page_size` 0 means 100, more than 1000 is 1000. InvalidArgument for a token that is not ours.
         """
-        raise NotImplementedError
+        after = pages.position(page_token)
+        search = _search(caller, selection)
+        if search is None:
+            return [], ""
+        size = pages.size(page_size)
+        rows = self._store.page(search, after=after, limit=size + 1)
+        token = pages.token(rows[size - 1].position) if len(rows) > size else ""
+        return [row.record for row in rows[:size]], token
 
     async def wait(self, caller: Caller, job_id: str) -> JobRecord:
         """The final record, once the job has ended."""
-        raise NotImplementedError
+        record, job = self._visible(caller, job_id)
+        return record if job is None else await asyncio.shield(job.ended)
 
     async def delete(self, caller: Caller, job_id: str) -> None:
         """Forgets a job that has ended, with its output and scratch directory; FailedPrecondition while it has not."""
-        raise NotImplementedError
+        _, job = self._changeable(caller, job_id)
+        if job is not None:
+            raise FailedPrecondition(f"job '{job_id}' has not ended", hint="stop it first", job_id=job_id)
+        try:
+            aside = leftovers.set_aside(self._state, job_id)
+            self._store.delete(job_id)
+            await asyncio.to_thread(leftovers.remove, aside)
+        except OSError as error:
+            raise Internal(
+                f"files of job '{job_id}' cannot be removed: {error}", hint="they are left where they are"
+            ) from error
 
     def output(self, caller: Caller, job_id: str) -> OutputSource:
         """What following the output needs."""
-        raise NotImplementedError
+        record, job = self._visible(caller, job_id)
+        if job is not None:
+            ended = job.ended
+        else:
+            ended = asyncio.get_running_loop().create_future()
+            ended.set_result(record)
+        return OutputSource(job_id, self._state.job(job_id), ended)
 
     def counts(self) -> tuple[int, int]:
         """How many jobs have not ended, and how many have."""
-        raise NotImplementedError
+        return len(self._live), self._store.count_ended()
 
-    async def close(self) -> None:
-        """Everything known is in the database afterwards; jobs run on."""
-        raise NotImplementedError
+    def _begin(self, caller: Caller, spec: JobSpec, *, request_id: str, job_id: str | None) -> LiveJob:
+        """The part of a start without an await: nothing comes between its checks and the launch."""
+        if job_id is not None and not jobids.is_canonical(job_id):
+            raise InvalidArgument("job_id is not a UUID in lower case", field="job_id")
+        self._link.check()
+        now = time.time_ns()
+        job_id = job_id or jobids.make(now, random=os.urandom(jobids.RANDOM_BYTES))
+        scratch = str(self._state.job_scratch(job_id))
+        record = records.accept(
+            job_id, owner=caller.client_id, spec=spec, unix_nano=now, workdir=spec.workdir or scratch
+        )
+        try:
+            identity = runas.choose(caller, spec.user, worker=self._worker)
+        except runas.UnknownUserError as error:
+            return self._live.refuse(
+                record,
+                stage=USER,
+                number=error.errno,
+                detail=str(error),
+                unix_nano=now,
+                request_id=request_id,
+            )
+        record.uid = identity.user.uid
+        request = launchrequest.build(record, identity=identity, scratch=scratch)
+        return self._live.launch(record, request, unix_nano=now, request_id=request_id)
+
+    async def _ask(self, request: dict[str, object]) -> Reply:
+        self._link.check()
+        try:
+            return await self._link.ask(request)
+        except LinkLostError as error:
+            raise Unavailable("the supervisor ended meanwhile", hint="try again in a moment") from error
+
+    def _visible(self, caller: Caller, job_id: str) -> tuple[JobRecord, LiveJob | None]:
+        job = self._live.get(job_id)
+        record = job.record if job is not None else self._stored(job_id)
+        if record is None or not may_see(caller, record.owner):
+            raise NotFound(f"no job '{job_id}'", hint="jobctl list shows your jobs", job_id=job_id)
+        return record, job
+
+    def _changeable(self, caller: Caller, job_id: str) -> tuple[JobRecord, LiveJob | None]:
+        record, job = self._visible(caller, job_id)
+        if not may_change(caller, record.owner):
+            raise PermissionDenied(
+                f"client '{caller.client_id}' may look at job '{job_id}' and not change it", job_id=job_id
+            )
+        return record, job
+
+    def _stored(self, job_id: str) -> JobRecord | None:
+        stored = self._store.get(job_id)
+        return None if stored is None else _decode(stored)
+
+
+def _decode(stored: bytes) -> JobRecord:
+    try:
+        return decode(JobRecord, stored)
+    except ValueError as error:
+        raise Internal(f"the job's record is damaged: {error}") from error
+
+
+async def _outcome(job: LiveJob) -> None:
+    """Returns once the launch has succeeded or failed; Unavailable when the supervisor went away meanwhile."""
+    if not await asyncio.shield(job.started):
+        raise Unavailable(
+            "the supervisor ended while the job was being started",
+            hint="the same request again tells what became of it",
+            job_id=job.record.job_id,
+        )
+
+
+async def _launched(job: LiveJob) -> JobRecord:
+    await _outcome(job)
+    return _started(job.record)
+
+
+def _started(record: JobRecord) -> JobRecord:
+    if records.reason_of(record) == START_FAILED:
+        raise explain(record)
+    return record
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _search(caller: Caller, selection: JobFilter | None) -> Search | None:
+    """What the caller looks for among what it may see; None when that is nothing."""
+    if selection is None:
+        selection = JobFilter()
+    owner = selection.owner
+    if not may_see_all(caller):
+        if owner not in ("", caller.client_id):
+            return None
+        owner = caller.client_id
+    return Search(
+        owner=owner,
+        name=selection.name,
+        id_prefix=selection.id_prefix,
+        states=frozenset(int(state) for state in selection.states),
+        labels=dict(selection.labels),
+    )

@@ -51,9 +51,14 @@ def may(role: Role, verb: str) -> bool:
     return role in VERBS.get(verb, frozenset())
 
 
+def may_see_all(caller: Caller) -> bool:
+    """Whether everybody's jobs exist for the caller."""
+    return caller.role in (ADMIN, VIEWER)
+
+
 def may_see(caller: Caller, owner: str) -> bool:
     """Whether a job of `owner` exists for the caller."""
-    return caller.client_id == owner or caller.role in (ADMIN, VIEWER)
+    return caller.client_id == owner or may_see_all(caller)
 
 
 def may_change(caller: Caller, owner: str) -> bool:

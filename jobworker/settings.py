@@ -116,7 +116,8 @@ class Settings:
         metadata=_read(parse_path, "Certificates that clients' certificates must be signed by, PEM.")
     )
     key: Path | None = field(
-        default=None, metadata=_read(parse_path, "The certificate's private key, PEM, when in a file of its own.")
+        default=None,
+        metadata=_read(parse_path, "The certificate's private key, PEM, when in a file of its own."),
     )
     state: Path = field(default=Path("state"), metadata=_read(parse_path, "Directory of all state."))
     listen: Address = field(
@@ -129,13 +130,17 @@ class Settings:
     )
     scratch: Path | None = field(
         default=None,
-        metadata=_read(parse_path, "Directory of the jobs' scratch directories, when not in the state directory."),
+        metadata=_read(
+            parse_path, "Directory of the jobs' scratch directories, when not in the state directory."
+        ),
     )
     cgroup_root: str | None = field(
-        default=None, metadata=_read(parse_text, "The cgroup the worker makes its tree in, when it shall not choose.")
+        default=None,
+        metadata=_read(parse_text, "The cgroup the worker makes its tree in, when it shall not choose."),
     )
     drain_seconds: float = field(
-        default=10.0, metadata=_read(parse_seconds, "How long calls in flight may take once it was asked to end.")
+        default=10.0,
+        metadata=_read(parse_seconds, "How long calls in flight may take once it was asked to end."),
     )
     max_request_bytes: int = field(
         default=4 * 2**20, metadata=_read(parse_size, "The largest request that is accepted.")
@@ -190,22 +195,35 @@ def resolve(
     flags: Mapping[str, str | None], *, environment: Mapping[str, str], file: Mapping[str, str]
 ) -> Settings:
     """Each setting from the first place that has it; InvalidArgument names the setting that is wrong or missing."""
-    values: dict[str, Any] = {}
-    for entry in dataclasses.fields(Settings):
-        name = entry.name
-        places = ((flag(name), flags.get(name)), (variable(name), environment.get(variable(name))))
-        for place, text in (*places, (f"'{name}' in the settings file", file.get(name))):
-            if text is not None:
-                values[name] = _parse(name, text, place=place, parse=entry.metadata["parse"])
-                break
-        else:
-            if entry.default is dataclasses.MISSING:
-                raise InvalidArgument(
-                    f"setting '{name}' is missing",
-                    field=name,
-                    hint=f"give {flag(name)}, or set {variable(name)}",
-                )
-    return Settings(**values)
+    names = [entry.name for entry in dataclasses.fields(Settings)]
+    return Settings(**{name: resolve_one(name, flags, environment=environment, file=file) for name in names})
+
+
+def resolve_one(
+    name: str, flags: Mapping[str, str | None], *, environment: Mapping[str, str], file: Mapping[str, str]
+) -> Any:
+    """One setting, as `resolve` finds it."""
+    entry = next(entry for entry in dataclasses.fields(Settings) if entry.name == name)
+    places = (
+        (flag(name), flags.get(name)),
+        (variable(name), environment.get(variable(name))),
+        (f"'{name}' in the settings file", file.get(name)),
+    )
+    for place, text in places:
+        if text is not None:
+            return _parse(name, text, place=place, parse=entry.metadata["parse"])
+    if entry.default is dataclasses.MISSING:
+        raise InvalidArgument(
+            f"setting '{name}' is missing", field=name, hint=f"give {flag(name)}, or set {variable(name)}"
+        )
+    return entry.default
+
+
+def explain(entry: dataclasses.Field[Any]) -> str:
+    """What a setting is, for people, with its default."""
+    if entry.default is dataclasses.MISSING or entry.default is None:
+        return str(entry.metadata["text"])
+    return f"{entry.metadata['text']} Default: {entry.default}"
 
 
 def _parse(name: str, text: str, *, place: str, parse: Callable[[str], object]) -> object:

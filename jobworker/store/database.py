@@ -122,11 +122,17 @@ class Database:
 
     def flush(self) -> None:
         """Writes everything that was to be written later; on an error it stays to be written."""
-        if self._behind:
-            with _border(), self._transaction():
-                for make in self._behind.values():
-                    self._execute(*make())
-            self._behind.clear()
+        if not self._behind:
+            return
+        with _border(), self._transaction():
+            for key, make in list(self._behind.items()):
+                try:
+                    statement = make()
+                except Exception:  # a defect in one record must not keep all others from the disk
+                    logger.exception("%r cannot be written, and is not", key)
+                else:
+                    self._execute(*statement)
+        self._behind.clear()
 
     def changes_by_others(self) -> int:
         """A number that is another one after another process has changed the file."""

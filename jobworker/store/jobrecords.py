@@ -7,12 +7,13 @@ looked at.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from jobwire.codec import encode
-from jobworker.errors import AlreadyExists
+from jobworker.errors import AlreadyExists, Unavailable
 from jobworker.lifecycle import ENDED
 from jobworker.store.database import Conflict, Database, Statement
 
@@ -27,6 +28,7 @@ UPDATE = "UPDATE jobs SET state = ?, record = ? WHERE id = ?"
 SELECT = "SELECT record FROM jobs WHERE id = ?"
 SELECT_REQUEST = "SELECT record FROM jobs WHERE owner = ? AND request_id = ?"
 SELECT_UNFINISHED = "SELECT id, owner, record FROM jobs WHERE state <> 4 ORDER BY created_unix_nano, id"
+SELECT_IDS = "SELECT id FROM jobs"
 DELETE = "DELETE FROM jobs WHERE id = ?"
 DELETE_LABELS = "DELETE FROM labels WHERE job_id = ?"
 COUNT_ENDED = "SELECT (SELECT count(*) FROM jobs) - (SELECT count(*) FROM jobs WHERE state <> 4)"
@@ -93,6 +95,12 @@ class JobStore:
 
         self._database.later(record.job_id, statement)
 
+    def update_now(self, record: JobRecord) -> None:
+        """As `update`, but committed when it returns, unless the disk refuses: then that is tried again."""
+        self.update(record)
+        with contextlib.suppress(Unavailable):
+            self._database.flush()
+
     def get(self, job_id: str) -> bytes | None:
         """The encoded record."""
         return self._record(SELECT, job_id)
@@ -113,6 +121,10 @@ class JobStore:
     def unfinished(self) -> list[tuple[str, str, bytes]]:
         """Id, owner and encoded record of every job that has not ended, oldest first."""
         return cast("list[tuple[str, str, bytes]]", self._database.rows(SELECT_UNFINISHED))
+
+    def ids(self) -> set[str]:
+        """The ids of all jobs."""
+        return {cast("str", row[0]) for row in self._database.rows(SELECT_IDS)}
 
     def count_ended(self) -> int:
         """How many jobs have ended."""

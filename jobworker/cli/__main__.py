@@ -1,0 +1,5 @@
+"""`python -m jobworker.cli` is `jobworker`."""
+
+from jobworker.cli import main
+
+main()

@@ -1,0 +1,208 @@
+"""Jobs that have not ended: launched, found again, concluded; each change is written down here.
+
+Decides when a record is stored: the intent before the launch, everything the supervisor can tell again a
+moment behind, a failure and a stop at once. After every new connection to the supervisor, at the start and
+when either process was replaced, all jobs are settled against what it holds. Who may do what is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import Mapping
+
+from generated.jobworker.v1 import JobRecord, StartStage
+from jobwire.codec import decode
+from jobworker import reconcile, records, removal
+from jobworker.lifecycle import ENDED, STARTING
+from jobworker.statedir import StateDirectory
+from jobworker.store import JobStore
+from jobworker.supervisor.messages import ExitedEvent, ListedJob
+from jobworker.supervisor.protocol import FrameError
+from jobworker.supervisorlink import LinkLostError, Reply, SupervisorLink
+
+LOOK_AGAIN_SECONDS = 0.05  # a launch that another connection asked for is not told when it succeeds
+EXEC = StartStage(StartStage.EXEC)
+
+logger = logging.getLogger(__name__)
+
+
+class LiveJob:
+    """One job: its record as it is now, and two futures that are shared and never cancelled.
+
+    `started` tells whether the launch's outcome is known (False: the supervisor went away meanwhile);
+    `ended` is done with the final record.
+    """
+
+    __slots__ = ("ended", "record", "started")
+
+    def __init__(self, record: JobRecord, loop: asyncio.AbstractEventLoop) -> None:
+        self.record = record
+        self.started: asyncio.Future[bool] = loop.create_future()
+        self.ended: asyncio.Future[JobRecord] = loop.create_future()
+        if record.state != STARTING:
+            self.started.set_result(True)
+
+
+class LiveJobs:
+    """All jobs that have not ended, by id."""
+
+    def __init__(self, state: StateDirectory, store: JobStore, link: SupervisorLink) -> None:
+        self._state = state
+        self._store = store
+        self._link = link
+        self._jobs: dict[str, LiveJob] = {}
+        self._look_again: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def get(self, job_id: str) -> LiveJob | None:
+        """The job, unless it has ended or there is none."""
+        return self._jobs.get(job_id)
+
+    async def open(self) -> None:
+        """Loads what is unfinished, connects to the supervisor and settles everything against it."""
+        loop = asyncio.get_running_loop()
+        for job_id, owner, stored in self._store.unfinished():
+            try:
+                record = decode(JobRecord, stored)
+            except ValueError as error:
+                logger.error("the record of job %s is damaged, its end is lost: %s", job_id, error)
+                record = reconcile.placeholder(job_id, owner=owner, unix_nano=time.time_ns())
+                self._store.update(record)
+            else:
+                self._jobs[job_id] = LiveJob(record, loop)
+        await self._link.open(attach=self._attach, exited=self._on_exited)
+
+    async def close(self) -> None:
+        """Waits for nobody; jobs run on."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+            await asyncio.wait([self._look_again])
+
+    def launch(
+        self, record: JobRecord, request: Mapping[str, object], *, unix_nano: int, request_id: str
+    ) -> LiveJob:
+        """Records the intent, then asks for the launch; AlreadyExists or Unavailable when that cannot be recorded."""
+        loop = asyncio.get_running_loop()
+        self._store.insert(record, created_unix_nano=unix_nano, request_id=request_id)
+        job = self._jobs[record.job_id] = LiveJob(record, loop)
+        try:
+            reply = self._link.ask(request)
+        except FrameError:  # larger than anything that the kernel would execute
+            self._fail(job, stage=EXEC, number=errno.E2BIG, detail=os.strerror(errno.E2BIG).lower())
+        else:
+            reply.add_done_callback(lambda done: self._on_launch(job, done))
+        return job
+
+    def refuse(
+        self,
+        record: JobRecord,
+        *,
+        stage: StartStage,
+        number: int,
+        detail: str,
+        unix_nano: int,
+        request_id: str,
+    ) -> LiveJob:
+        """Records a start that failed before anything was asked for; raises as `launch` does."""
+        job = LiveJob(record, asyncio.get_running_loop())
+        records.start_failed(record, stage=stage, errno=number, detail=detail, unix_nano=unix_nano)
+        self._store.insert(record, created_unix_nano=unix_nano, request_id=request_id)
+        job.started.set_result(True)
+        job.ended.set_result(record)
+        return job
+
+    def save_now(self, job: LiveJob) -> None:
+        """Writes a change that nobody else could tell after a crash."""
+        self._store.update_now(job.record)
+
+    def _on_launch(self, job: LiveJob, done: asyncio.Future[Reply]) -> None:
+        if isinstance(done.exception(), LinkLostError):
+            job.started.set_result(False)
+            job.started = asyncio.get_running_loop().create_future()
+            return
+        reply = done.result()
+        if job.record.state != STARTING:  # its end came first
+            return
+        if reply["op"] == "launched":
+            records.launched(
+                job.record, pid=reply["pid"], started_ns=reply["started_ns"], limits=reply["limits"]
+            )
+            self._store.update(job.record)
+            job.started.set_result(True)
+            return
+        stage = records.STAGES.get(reply.get("stage", ""), records.SETUP)
+        self._fail(job, stage=stage, number=reply["errno"], detail=reply["detail"])
+        if reply["op"] == "failed":  # otherwise the directory, if there is one, is not of this launch
+            self._clear(job.record.job_id)
+
+    def _fail(self, job: LiveJob, *, stage: StartStage, number: int, detail: str) -> None:
+        records.start_failed(job.record, stage=stage, errno=number, detail=detail, unix_nano=time.time_ns())
+        self._store.update_now(job.record)
+        self._conclude(job)
+
+    def _on_exited(self, event: ExitedEvent) -> None:
+        job = self._jobs.get(event["job"])
+        if job is None:
+            return
+        records.finished(job.record, event)
+        self._store.update(job.record)
+        self._conclude(job)
+
+    def _conclude(self, job: LiveJob) -> None:
+        del self._jobs[job.record.job_id]
+        if not job.started.done():
+            job.started.set_result(True)
+        job.ended.set_result(job.record)
+
+    def _clear(self, job_id: str) -> None:
+        """Removes what a failed launch left: its exit record, which is in our record now."""
+        try:
+            removal.remove_tree(self._state.job(job_id))
+        except OSError as error:
+            logger.warning("'%s' stays: %s", self._state.job(job_id), error)
+
+    async def _attach(self) -> None:
+        """Settles every job against what the supervisor holds."""
+        listed = {entry["job"]: entry for entry in await self._link.list()}
+        for job_id, job in list(self._jobs.items()):
+            self._settle(job, listed.get(job_id))
+        for job_id in listed.keys() - self._jobs.keys():
+            self._end_stray(job_id)
+
+    def _settle(self, job: LiveJob, listed: ListedJob | None) -> None:
+        record = job.record
+        state, directory = record.state, self._state.job(record.job_id)
+        job.record = reconcile.settle(record, listed=listed, directory=directory, unix_nano=time.time_ns())
+        if job.record.state == ENDED:
+            self._store.update(job.record)
+            self._conclude(job)
+        elif job.record.state == STARTING:
+            if self._look_again is None or self._look_again.done():
+                self._look_again = asyncio.get_running_loop().create_task(self._await_launches())
+        elif job.record.state != state:
+            self._store.update(job.record)
+            job.started.set_result(True)
+
+    async def _await_launches(self) -> None:
+        """Looks again, for as long as a program is about to be executed that another connection asked for."""
+        while any(job.record.state == STARTING for job in self._jobs.values()):
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            try:
+                await self._attach()
+            except LinkLostError:
+                return  # the next connection begins anew
+
+    def _end_stray(self, job_id: str) -> None:
+        """A job that the supervisor holds and no record calls unfinished."""
+        if self._store.get(job_id) is None:
+            logger.warning("the supervisor holds job %s, which has no record; it is left alone", job_id)
+            return
+        logger.warning("job %s runs although its record says that it has ended; it is killed", job_id)
+        stop = self._link.ask({"op": "stop", "job": job_id, "signal": 9, "grace_ms": 0})
+        stop.add_done_callback(asyncio.Future.exception)

@@ -1,0 +1,146 @@
+"""Job records made and changed: from a request, from the supervisor's answers, from an exit record.
+
+Decides which fact becomes which field, and asks lifecycle whether the state may change so; an illegal move
+raises before anything was written. Pure: times are given, in nanoseconds since 1970 UTC. Messages are made
+through the codec and filled past betterproto's constructor, which costs more than all the rest.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import betterproto
+
+from generated.jobworker.v1 import (
+    EndReason,
+    JobRecord,
+    JobSpec,
+    Limits,
+    OutputInfo,
+    StartFailure,
+    StartStage,
+    Termination,
+    Usage,
+)
+from jobwire.codec import decode
+from jobwire.scalars import EPOCH
+from jobworker.lifecycle import LOST, START_FAILED, STARTING, STOPPED, Event, advance, end_reason
+from jobworker.supervisor import messages
+
+M = TypeVar("M", bound=betterproto.Message)
+
+STAGES: dict[str, StartStage] = {str(stage.name).lower(): StartStage(stage) for stage in StartStage if stage}
+SETUP = StartStage(StartStage.SETUP)
+
+
+def make(cls: type[M], **fields: Any) -> M:
+    """A message with these fields; the types of the values are not checked."""
+    message = decode(cls, b"")
+    vars(message).update(fields)
+    return message
+
+
+def moment(unix_nano: int) -> datetime:
+    """The time as records hold it, to the microsecond."""
+    return EPOCH + timedelta(microseconds=unix_nano // 1000)
+
+
+def accept(job_id: str, *, owner: str, spec: JobSpec, unix_nano: int, workdir: str) -> JobRecord:
+    """The record of a job that has just been accepted."""
+    return make(
+        JobRecord,
+        job_id=job_id,
+        owner=owner,
+        spec=spec,
+        state=STARTING,
+        created_at=moment(unix_nano),
+        workdir=workdir,
+    )
+
+
+def launched(record: JobRecord, *, pid: int, started_ns: int, limits: messages.Limits) -> None:
+    """The program runs; `limits` are those in force."""
+    state = advance(record.state, Event.LAUNCHED)
+    vars(record).update(
+        state=state,
+        pid=pid,
+        started_at=moment(started_ns),
+        limits_in_force=make(Limits, **limits) if limits else None,
+    )
+
+
+def stop_asked(record: JobRecord, *, by: str | None, unix_nano: int) -> None:
+    """Somebody asked for the job's end; the first who did is remembered."""
+    state = advance(record.state, Event.STOP_ASKED)
+    if record.stopped_at is None:
+        vars(record).update(stopped_by=by, stopped_at=moment(unix_nano))
+    record.state = state
+
+
+def start_failed(record: JobRecord, *, stage: StartStage, errno: int, detail: str, unix_nano: int) -> None:
+    """The program was not, and will never be, executed."""
+    state = advance(record.state, Event.LAUNCH_FAILED)
+    failure = make(StartFailure, stage=stage, errno=errno, detail=detail)
+    termination = make(Termination, reason=START_FAILED, start_failure=failure)
+    vars(record).update(state=state, ended_at=moment(unix_nano), termination=termination)
+
+
+def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
+    """The job has ended as its exit record tells."""
+    state = advance(record.state, Event.FINISHED)
+    reason = end_reason(facts)
+    termination = make(
+        Termination,
+        reason=reason,
+        exit_code=facts["exit_code"],
+        signal=facts["signal"],
+        core_dumped=facts["core_dumped"],
+        stopped_by=record.stopped_by if reason == STOPPED else None,
+        start_failure=_failure(facts["start_failure"]),
+        oom_kills=facts["oom_kills"],
+        survivors=facts["survivors"],
+    )
+    started_ns = facts["started_ns"]
+    vars(record).update(
+        state=state,
+        pid=None,
+        started_at=None if started_ns is None else moment(started_ns),
+        ended_at=moment(facts["ended_ns"]),
+        termination=termination,
+        usage=make(Usage, **facts["usage"]),
+        output=make(OutputInfo, size=facts["output_bytes"], head=0, dropped=0),
+    )
+
+
+def lost(record: JobRecord, *, output: OutputInfo | None, unix_nano: int) -> None:
+    """Nobody can tell any more how the job ended; what is known of its output stays."""
+    state = advance(record.state, Event.LOST_SIGHT)
+    vars(record).update(
+        state=state,
+        pid=None,
+        ended_at=moment(unix_nano),
+        termination=make(Termination, reason=LOST),
+        output=output,
+    )
+
+
+def running(record: JobRecord, *, usage: messages.Usage | None, output: OutputInfo | None) -> None:
+    """What a running job has used and written until now."""
+    if usage is not None:
+        record.usage = make(Usage, **usage)
+    if output is not None:
+        record.output = output
+
+
+def reason_of(record: JobRecord) -> EndReason | None:
+    """Why the job ended; None while it has not."""
+    termination = record.termination
+    return None if termination is None else termination.reason
+
+
+def _failure(failure: messages.StartFailure | None) -> StartFailure | None:
+    if failure is None:
+        return None
+    stage = STAGES.get(failure["stage"], SETUP)
+    return make(StartFailure, stage=stage, errno=failure["errno"], detail=failure["detail"])

@@ -1,0 +1,241 @@
+"""Our end of the supervisor's socket: requests and replies, events, and finding it again when it is gone.
+
+Decides when the supervisor is started (when nobody listens), and that nobody can ask for anything while the
+link is down or what the supervisor holds is not known yet (Unavailable). What a reply means for a job is
+`Jobs`' business: after every connection it is given the chance to compare before others come in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
+from jobworker.supervisor.messages import ExitedEvent, ListedJob, WelcomeReply
+from jobworker.supervisor.protocol import PROTOCOL, FrameError, FrameReader, pack
+from jobworker.supervisorprocess import Child, start_supervisor
+
+SOCKET_NAME = "supervisor.sock"
+HELLO_SECONDS = 10.0
+END_SECONDS = 10.0
+FIRST_RETRY_SECONDS = 0.25
+LAST_RETRY_SECONDS = 30.0
+
+Reply = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+class LinkLostError(Exception):
+    """The connection broke before the reply came: whether the request was carried out is not known."""
+
+
+class SupervisorLink:
+    """One connection at a time to the supervisor of a state directory."""
+
+    def __init__(self, state: Path, *, cgroup_root: str | None = None) -> None:
+        self.welcome: WelcomeReply | None = None
+        self._state = state
+        self._cgroup_root = cgroup_root
+        self._connection: _Connection | None = None
+        self._child: Child | None = None
+        self._is_ready = False
+        self._is_closing = False
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._attach: Callable[[], Awaitable[None]]
+        self._exited: Callable[[ExitedEvent], None]
+
+    async def open(
+        self, *, attach: Callable[[], Awaitable[None]], exited: Callable[[ExitedEvent], None]
+    ) -> None:
+        """Finds the supervisor or starts it. Raises Unavailable, FailedPrecondition (another version).
+
+        `attach` runs after every connection, before others may ask; `exited` is called for every job that ends.
+        """
+        self._attach = attach
+        self._exited = exited
+        await self._connect()
+
+    def check(self) -> None:
+        """Raises Unavailable while nothing can be asked."""
+        if not self._is_ready:
+            raise Unavailable("the supervisor cannot be reached at the moment", hint="try again in a moment")
+
+    def ask(self, request: Mapping[str, object]) -> asyncio.Future[Reply]:
+        """Sends a request now; its reply, or LinkLostError. Raises Unavailable, or FrameError when it is too large."""
+        if self._connection is None:
+            raise Unavailable("the supervisor cannot be reached at the moment", hint="try again in a moment")
+        return self._connection.ask(request)
+
+    async def list(self) -> list[ListedJob]:
+        """Every job that the supervisor holds."""
+        reply = await self.ask({"op": "list"})
+        return cast("list[ListedJob]", reply["jobs"])
+
+    async def shut_down_if_idle(self) -> bool:
+        """Ends the supervisor when it holds no job, and waits for its end; whether it came."""
+        connection = self._connection
+        if connection is None:
+            return False
+        self._is_closing = True
+        with contextlib.suppress(LinkLostError, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                reply = await connection.ask({"op": "shutdown", "if_idle": True})
+                if reply["op"] != "done":
+                    return False
+                await connection.closed.wait()
+        return connection.closed.is_set()
+
+    async def close(self) -> None:
+        """Lets go of the supervisor, which goes on."""
+        self._is_closing = True
+        self._is_ready = False
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reconnecting
+        if self._connection is not None:
+            self._connection.close()
+            await self._connection.closed.wait()
+        if self._child is not None:
+            self._child.forget()
+
+    async def _connect(self) -> None:
+        connection = self._connection = await self._reach()
+        try:
+            hello = {"op": "hello", "protocol": PROTOCOL}
+            reply = await asyncio.wait_for(connection.ask(hello), HELLO_SECONDS)
+            if reply["op"] != "welcome":
+                raise FailedPrecondition(
+                    f"the supervisor that runs here is of another version: {reply.get('detail')}",
+                    hint="run the version that started it, or end its jobs and then it",
+                )
+            self.welcome = cast("WelcomeReply", reply)
+            await self._attach()
+            if connection.closed.is_set():
+                raise LinkLostError
+        except BaseException as error:
+            connection.close()
+            await connection.closed.wait()
+            if isinstance(error, LinkLostError | TimeoutError):
+                raise Unavailable("the supervisor does not answer") from error
+            raise
+        self._is_ready = True
+
+    async def _reach(self) -> _Connection:
+        """Connects to the supervisor that listens, else to one that is started; another one may be faster."""
+        with contextlib.suppress(OSError):
+            return await self._open_socket()
+        failure: JobworkerError | None = None
+        try:
+            if self._child is not None:
+                self._child.forget()
+            self._child = await start_supervisor(self._state, cgroup_root=self._cgroup_root)
+        except Unavailable as error:
+            failure = error
+        try:
+            return await self._open_socket()
+        except OSError as error:
+            raise failure or Unavailable(f"cannot connect to the supervisor: {error}") from error
+
+    async def _open_socket(self) -> _Connection:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            directory = os.open(self._state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:  # through the descriptor, since a socket's address has room for 107 bytes of path
+                sock.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
+            finally:
+                os.close(directory)
+            loop = asyncio.get_running_loop()
+            connection = _Connection(loop, exited=self._exited, lost=self._on_lost)
+            await loop.create_unix_connection(lambda: connection, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    def _on_lost(self) -> None:
+        was_ready, self._is_ready = self._is_ready, False
+        self._connection = None
+        if was_ready and not self._is_closing:
+            logger.error("the supervisor is gone")
+            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """Tries until it works; the pause in between grows, since nothing can tell when to try instead."""
+        pause = FIRST_RETRY_SECONDS
+        while not self._is_ready:
+            try:
+                await self._connect()
+            except Exception as error:
+                if isinstance(error, JobworkerError):
+                    logger.error("%s; trying again in %g s", error, pause)
+                else:
+                    logger.exception("what the supervisor holds could not be compared")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LAST_RETRY_SECONDS)
+
+
+class _Connection(asyncio.Protocol):
+    """Frames in, frames out: a future per request, a call per event."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        exited: Callable[[ExitedEvent], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.closed = asyncio.Event()
+        self._exited = exited
+        self._lost = lost
+        self._reader = FrameReader()
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._numbers = itertools.count(1)
+        self._loop = loop
+        self._transport: asyncio.Transport
+
+    def ask(self, request: Mapping[str, object]) -> asyncio.Future[Reply]:
+        seq = next(self._numbers)
+        self._transport.write(pack({**request, "seq": seq}))
+        reply = self._waiting[seq] = self._loop.create_future()
+        return reply
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._reader.feed(data)
+        except FrameError as error:
+            logger.error("the supervisor sent what is no message: %s", error)
+            self.close()
+            return
+        for message in messages:
+            self._handle(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        waiting, self._waiting = self._waiting, {}
+        self._lost()
+        for reply in waiting.values():
+            if not reply.done():
+                reply.set_exception(LinkLostError())
+        self.closed.set()
+
+    def _handle(self, message: Reply) -> None:
+        if message.get("event") == "exited":
+            self._exited(cast("ExitedEvent", message))
+            return
+        reply = self._waiting.pop(cast("int", message.get("seq")), None)
+        if reply is not None and not reply.done():
+            reply.set_result(message)
