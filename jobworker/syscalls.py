@@ -15,8 +15,9 @@ _LIBC = ctypes.PyDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
 _SYSCALL.restype = ctypes.c_long
 
-# clone3: the same number on every architecture (include/uapi/linux/sched.h)
+# the same numbers on every architecture
 _SYS_CLONE3 = 435
+_SYS_CLOSE_RANGE = 436
 _CLONE_PIDFD = 0x1000
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
@@ -68,6 +69,12 @@ def clone3(*, cgroup_fd: int | None = None) -> tuple[int, int]:
     arguments[10] = cgroup_fd or 0
     pid = _check(_SYSCALL(_SYS_CLONE3, arguments, 88))
     return (pid, _PIDFD.value) if pid else (0, -1)
+
+
+def close_range(first: int, last: int) -> None:
+    """Closes every open descriptor from `first` to `last`; none need be open."""
+    if first <= last:
+        _check(_SYSCALL(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0)))
 
 
 def prctl(option: int, value: int) -> None:

@@ -21,8 +21,9 @@ from jobworker.supervisor import cgroup_setup
 from jobworker.supervisor.control import Listener
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.launch import PROCESS_NAME, Launcher
+from jobworker.supervisor.launch import Launcher
 from jobworker.supervisor.loop import READ, Loop
+from jobworker.supervisor.nursery import PROCESS_NAME, Nursery
 
 try:  # hashlib would load OpenSSL, and with its memory raise the cost of every clone
     from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
@@ -84,17 +85,21 @@ def _serve(options: Options, state_fd: int, nofile: tuple[int, int] | None) -> N
     tree = cgroup_setup.set_up(_tree_name(options.state), root=options.cgroup_root)
     loop = Loop()
     jobs_fd = os.open(JOBS_NAME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=state_fd)
-    engine = Engine(loop, jobs_fd=jobs_fd, boot_id=_read_boot_id(), started_ns=started_ns)
-    engine.launcher = Launcher(engine, tree, ignored=_IGNORED, nofile=nofile)
+    boot_id = _read_boot_id()
+    engine = Engine(loop, jobs_fd=jobs_fd, boot_id=boot_id, started_ns=started_ns)
+    nursery = Nursery(tree, ignored=_IGNORED, nofile=nofile)
+    engine.launcher = Launcher(engine, nursery, boot_id=boot_id)
     _watch_signals(loop, engine)
     listener = Listener(loop, state_fd=state_fd, admit=engine.admit)
     note(f"ready, state {options.state}, cgroups {tree.path if tree else 'none'}")
     gc.collect()
     gc.disable()
     gc.freeze()
+    nursery.refill()
     _tell(options.ready_fd, "ready\n")
     loop.run()
     listener.close()
+    nursery.empty()
     if tree is not None:
         tree.remove()
     note("ended")

@@ -13,6 +13,7 @@ import os
 import signal
 
 from jobworker.supervisor import cgroup_v1, cgroup_v2, cgroupfs
+from jobworker.supervisor.exitrecord import no_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,20 +202,6 @@ class Tree:
 def is_populated(events_fd: int) -> bool:
     """Whether processes are left, zombies not counted, by a descriptor of `open_events`."""
     return b"populated 1" in os.pread(events_fd, 256, 0)
-
-
-def no_usage() -> Usage:
-    """Usage of which nothing is known yet."""
-    return {
-        "cpu_user_usec": 0,
-        "cpu_system_usec": 0,
-        "memory_bytes": None,
-        "memory_peak_bytes": None,
-        "pids": None,
-        "pids_peak": None,
-        "io_read_bytes": None,
-        "io_write_bytes": None,
-    }
 
 
 def _is_met(name: str, asked: float, in_force: float) -> bool:

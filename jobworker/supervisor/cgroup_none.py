@@ -10,7 +10,8 @@ import contextlib
 import os
 import signal
 
-from jobworker.supervisor.cgroup import LimitError, no_usage
+from jobworker.supervisor.cgroup import LimitError
+from jobworker.supervisor.exitrecord import no_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,74 +1,156 @@
 """What a job's first process does between clone and exec, and how it says what went wrong.
 
-Decides the order of the steps and the words for their failures. It runs in a copy of the supervisor, so it
-only makes system calls: no locks, no loop, no cleaning up. Success is silent, since exec closes the status pipe;
-a failure is written there as three lines (stage, errno, detail), and the process ends.
+Decides the order of the steps and the words for their failures. The process is born before it is needed: it enters
+its cgroups, takes its place and waits for its order, which names the program. It runs in a copy of the supervisor,
+so it only makes system calls: no locks, no loop, no cleaning up. Success is silent, since exec closes the status
+pipe; a failure is written there as three lines (stage, errno, detail), and the process ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import marshal
 import os
 import resource
+import signal
 import stat
 
 from jobworker import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.requests import LaunchSpec
+    from collections.abc import Iterable
 
+_ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
 _DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
 _HEAD_LENGTH = 4096  # bytes of a program looked at to see what it needs
+_LAST_DESCRIPTOR = 2**32 - 1
 
 
-class Descriptors:
-    """What the child is given: ways into its cgroups, its three standard streams, the status pipe."""
+class Order:
+    """What to become: program and arguments, environment, directory, and the user and group, None to stay as it is."""
 
-    __slots__ = ("joins", "status", "stderr", "stdin", "stdout")
+    __slots__ = ("argv", "env", "gid", "uid", "workdir")
 
-    def __init__(self, joins: list[int], *, stdin: int, stdout: int, stderr: int, status: int) -> None:
+    def __init__(
+        self, argv: list[bytes], env: dict[bytes, bytes], workdir: bytes, uid: int | None, gid: int | None
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.workdir = workdir
+        self.uid = uid
+        self.gid = gid
+
+
+class Place:
+    """The descriptors of a child: ways into its cgroups, standard streams, order pipe and file, status pipe.
+
+    `stage` is the step it is at, for the report of what went wrong.
+    """
+
+    __slots__ = ("joins", "order", "order_file", "stage", "status", "stderr", "stdin", "stdout")
+
+    def __init__(
+        self,
+        joins: list[int],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        order: int,
+        order_file: int,
+        status: int,
+    ) -> None:
         self.joins = joins
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
+        self.order = order
+        self.order_file = order_file
         self.status = status
+        self.stage = "setup"
 
 
-def run(spec: LaunchSpec, fds: Descriptors, *, ignored: list[int], nofile: tuple[int, int] | None) -> None:
-    """Becomes the job's program, or reports why not and exits; never returns.
+def pack_order(order: Order) -> tuple[bytes, bytes]:
+    """What goes into the order file, and then onto the order pipe."""
+    data = marshal.dumps((order.argv, order.env, order.workdir, order.uid, order.gid))
+    return data, len(data).to_bytes(_ORDER_SIZE, "little")
+
+
+def run(place: Place, *, ignored: list[int], nofile: tuple[int, int] | None) -> None:
+    """Takes its place, awaits its order and becomes that program, or reports why not and exits; never returns.
 
     `ignored` are the signals that the supervisor ignores, `nofile` the limit it was started with if it raised it.
     """
-    stage = "cgroup"
+    order = None
     try:
-        for fd in fds.joins:
-            os.write(fd, b"0")
-        stage = "setup"
-        os.setsid()
-        os.dup2(fds.stdin, 0)
-        os.dup2(fds.stdout, 1)
-        os.dup2(fds.stderr, 2)
-        if nofile is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
-        stage = "user"
-        if spec.uid is not None and spec.gid is not None:
-            os.setgroups(())
-            os.setresgid(spec.gid, spec.gid, spec.gid)
-            os.setresuid(spec.uid, spec.uid, spec.uid)
-        stage = "workdir"
-        os.chdir(spec.workdir)
-        stage = "setup"
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        for number in ignored:
-            syscalls.reset_signal(number)
-        syscalls.set_signal_mask([])
-        stage = "exec"
-        _execute(spec.argv, spec.env)
+        _join(place)
+        _settle(place, ignored, nofile)
+        _practise(place)
+        order = _await_order(place)
+        _obey(order, place, blocked=())
     except BaseException as error:  # nothing may unwind into the copy of the supervisor's loop
-        _report(fds.status, stage, error, spec)
+        _report(place, error, order)
     finally:
         os._exit(127)
+
+
+def _join(place: Place) -> None:
+    place.stage = "cgroup"
+    for fd in place.joins:
+        os.write(fd, b"0")
+
+
+def _settle(place: Place, ignored: list[int], nofile: tuple[int, int] | None) -> None:
+    """Everything that is the same for every job."""
+    place.stage = "setup"
+    os.setsid()
+    os.dup2(place.stdin, 0)
+    os.dup2(place.stdout, 1)
+    os.dup2(place.stderr, 2)
+    first = 3
+    for fd in sorted((place.order, place.order_file, place.status)):
+        syscalls.close_range(first, fd - 1)  # the supervisor's: kept open here, they would outlive it
+        first = fd + 1
+    syscalls.close_range(first, _LAST_DESCRIPTOR)
+    if nofile is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    for number in ignored:
+        syscalls.reset_signal(number)
+
+
+def _practise(place: Place) -> None:
+    """Goes through the motions, so that the memory they touch is copied now and not when somebody waits."""
+    order = _unpack_order(pack_order(Order([b"./"], {b"PATH": b"/"}, b"/", None, None))[0])
+    with contextlib.suppress(OSError):  # the program is a directory, which cannot be executed
+        _obey(order, place, blocked=signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    place.stage = "setup"
+
+
+def _await_order(place: Place) -> Order:
+    length = os.read(place.order, _ORDER_SIZE)
+    if not length:
+        os._exit(0)  # the supervisor has ended
+    return _unpack_order(os.pread(place.order_file, int.from_bytes(length, "little"), 0))
+
+
+def _unpack_order(data: bytes) -> Order:
+    return Order(*marshal.loads(data))  # noqa: S302  # from the process we are a copy of
+
+
+def _obey(order: Order, place: Place, *, blocked: Iterable[int]) -> None:
+    place.stage = "user"
+    if order.uid is not None and order.gid is not None:
+        os.setgroups(())
+        os.setresgid(order.gid, order.gid, order.gid)
+        os.setresuid(order.uid, order.uid, order.uid)
+    place.stage = "workdir"
+    os.chdir(order.workdir)
+    place.stage = "exec"
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    _execute(order.argv, order.env)
 
 
 def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
@@ -88,36 +170,36 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
     raise remembered or OSError(errno.ENOENT, "")
 
 
-def _report(status_fd: int, stage: str, error: BaseException, spec: LaunchSpec) -> None:
+def _report(place: Place, error: BaseException, order: Order | None) -> None:
     number = error.errno or 0 if isinstance(error, OSError) else 0
     try:
-        detail = _explain(stage, error, spec)
+        detail = _explain(place.stage, error, order)
     except Exception:  # the errno still tells
         detail = os.strerror(number).lower()
-    text = f"{stage}\n{number}\n{detail[:_DETAIL_LENGTH]}"
-    os.write(status_fd, text.encode("utf-8", "replace"))
+    text = f"{place.stage}\n{number}\n{detail[:_DETAIL_LENGTH]}"
+    os.write(place.status, text.encode("utf-8", "replace"))
 
 
-def _explain(stage: str, error: BaseException, spec: LaunchSpec) -> str:
+def _explain(stage: str, error: BaseException, order: Order | None) -> str:
     if not isinstance(error, OSError):
         return f"internal error: {error!r}"
     reason = os.strerror(error.errno or 0).lower()
-    if stage == "exec":
-        return _explain_exec(error, spec, reason)
     if stage == "cgroup":
         return f"cannot enter its cgroup: {reason}"
+    if order is None:
+        return reason
+    if stage == "exec":
+        return _explain_exec(error, order, reason)
     if stage == "user":
-        return f"cannot become user {spec.uid}, group {spec.gid}: {reason}"
-    if stage == "workdir":
-        return f"working directory '{os.fsdecode(spec.workdir)}': {reason}"
-    return reason
+        return f"cannot become user {order.uid}, group {order.gid}: {reason}"
+    return f"working directory '{os.fsdecode(order.workdir)}': {reason}"
 
 
-def _explain_exec(error: OSError, spec: LaunchSpec, reason: str) -> str:
-    program = spec.argv[0]
+def _explain_exec(error: OSError, order: Order, reason: str) -> str:
+    program = order.argv[0]
     path = error.filename or (program if b"/" in program else None)
     if path is None:
-        return f"not found in PATH={os.fsdecode(spec.env.get(b'PATH', b''))}"
+        return f"not found in PATH={os.fsdecode(order.env.get(b'PATH', b''))}"
     if error.errno == errno.ENOENT:
         return _explain_missing(path)
     if error.errno == errno.EACCES:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _JOBS_PER_COLLECTION = (
     1000  # automatic collection is off; cycles of exceptions and frames still pile up slowly
 )
+_REFILL_DELAY_NS = 5_000_000  # a clone blocks us a millisecond; a short job's exit is to be told before it
 _SHUTDOWN_NS = 20_000_000_000  # for the jobs to be gone and recorded
 
 
@@ -48,7 +49,7 @@ class Engine:
     def __init__(self, loop: Loop, *, jobs_fd: int, boot_id: str, started_ns: int) -> None:
         self.loop = loop
         self.jobs_fd = jobs_fd
-        self.boot_id = boot_id
+        self._boot_id = boot_id
         self.launcher: Launcher
         self._started_ns = started_ns
         self._jobs: dict[str, Job] = {}
@@ -79,6 +80,7 @@ class Engine:
         self._ended_count += 1
         if self._ended_count % _JOBS_PER_COLLECTION == 0:
             self.loop.defer(_collect)
+        self.loop.defer(self.launcher.nursery.refill)
         self._stop_when_idle()
 
     def _handle(self, connection: Connection, request: Message) -> None:
@@ -105,7 +107,7 @@ class Engine:
             "op": "welcome",
             "protocol": PROTOCOL,
             "pid": os.getpid(),
-            "boot_id": self.boot_id,
+            "boot_id": self._boot_id,
             "started_ns": self._started_ns,
             "cgroup": self._describe_cgroups(),
         }
@@ -116,23 +118,27 @@ class Engine:
             raise RefusedError("busy", "the supervisor is shutting down")
         seq = request.get("seq")
         try:
-            job = self.launcher.launch(spec, lambda job: self._answer_launch(connection, seq, job))
+            job = self.launcher.launch(
+                spec, lambda record, job: self._answer_launch(connection, seq, record, job)
+            )
         except FileExistsError:
             raise RefusedError("exists", f"job {spec.job} was launched before") from None
-        if job.record["start_failure"] is None:
+        if job is not None:
             self._jobs[spec.job] = job
 
-    def _answer_launch(self, connection: Connection, seq: object, job: Job) -> None:
-        failure = job.record["start_failure"]
-        if failure is None:
-            started_ns = job.record["started_ns"]
-            launched = {"pid": job.pid, "started_ns": started_ns, "limits": job.limits}
-            connection.send({"op": "launched", "seq": seq, "job": job.name, **launched})
-            return
-        self._jobs.pop(job.name, None)
-        connection.send({"op": "failed", "seq": seq, "job": job.name, **failure})
-        self._broadcast({"event": "exited", **job.record}, without=connection)
-        self._stop_when_idle()
+    def _answer_launch(
+        self, connection: Connection, seq: object, record: ExitRecord, job: Job | None
+    ) -> None:
+        failure = record["start_failure"]
+        if failure is None and job is not None:
+            begun = {"pid": job.pid, "started_ns": record["started_ns"], "limits": job.limits}
+            connection.send({"op": "launched", "seq": seq, "job": job.name, **begun})
+        else:
+            self._jobs.pop(record["job"], None)
+            connection.send({"op": "failed", "seq": seq, "job": record["job"], **(failure or {})})
+            self._broadcast({"event": "exited", **record}, without=connection)
+            self._stop_when_idle()
+        self.loop.call_after(_REFILL_DELAY_NS, self.launcher.nursery.refill)
 
     def _stop(self, _connection: Connection, request: Message) -> Message:
         job = self._find(request)
@@ -173,7 +179,7 @@ class Engine:
                 connection.send(event)
 
     def _describe_cgroups(self) -> Cgroups:
-        tree = self.launcher.tree
+        tree = self.launcher.nursery.tree
         if tree is None:
             return {"mode": "none", "root": "", "controllers": {}, "into_cgroup": False}
         return tree.describe()

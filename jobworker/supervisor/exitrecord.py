@@ -12,7 +12,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import ExitRecord
+    from jobworker.supervisor.messages import ExitRecord, Usage
 
 NAME = "exit"
 VERSION = 1
@@ -22,6 +22,43 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 class ExitRecordError(ValueError):
     """Not an exit record, or one of a version this code does not know."""
+
+
+def blank(job: str, *, boot_id: str) -> ExitRecord:
+    """The record of a job of which nothing is known yet; filled in as things happen."""
+    return {
+        "version": VERSION,
+        "job": job,
+        "boot_id": boot_id,
+        "started_ns": None,
+        "main_exited_ns": None,
+        "ended_ns": 0,
+        "exit_code": None,
+        "signal": None,
+        "core_dumped": False,
+        "stop_requested": False,
+        "grace_expired": False,
+        "timed_out": False,
+        "oom_kills": 0,
+        "start_failure": None,
+        "usage": no_usage(),
+        "output_bytes": 0,
+        "survivors": 0,
+    }
+
+
+def no_usage() -> Usage:
+    """Usage of which nothing is known yet."""
+    return {
+        "cpu_user_usec": 0,
+        "cpu_system_usec": 0,
+        "memory_bytes": None,
+        "memory_peak_bytes": None,
+        "pids": None,
+        "pids_peak": None,
+        "io_read_bytes": None,
+        "io_write_bytes": None,
+    }
 
 
 def pack(record: ExitRecord) -> bytes:

@@ -22,17 +22,15 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from jobworker.supervisor.capture import Capture
-    from jobworker.supervisor.cgroup import Leaf
-    from jobworker.supervisor.cgroup_none import Group
     from jobworker.supervisor.loop import Loop, Timer
     from jobworker.supervisor.messages import ExitRecord
+    from jobworker.supervisor.nursery import Seat
 
     class Host(Protocol):
         """Whom a job tells that it has ended."""
 
         loop: Loop
         jobs_fd: int
-        boot_id: str
 
         def ended(self, job: Job, record: ExitRecord) -> None: ...
 
@@ -63,27 +61,25 @@ class Job:
         "wait_for_tree",
     )
 
-    def __init__(self, host: Host, name: str, *, leaf: Leaf | Group, wait_for_tree: bool) -> None:
+    def __init__(
+        self, host: Host, seat: Seat, *, record: ExitRecord, capture: Capture, wait_for_tree: bool
+    ) -> None:
+        """Takes over a child that has its order, its cgroup, and the recording of its output."""
         self._host = host
-        self.name = name
-        self.leaf = leaf
+        self.name = record["job"]
+        self.pid = seat.pid
+        self.leaf = seat.leaf
+        self.record = record
+        self.capture = capture
         self.wait_for_tree = wait_for_tree
-        self.capture: Capture | None = None
         self.limits: dict[str, float] = {}
-        self.pid = 0
-        self.record = _blank_record(name, host.boot_id)
-        self._pidfd = self._events_fd = -1
+        self._pidfd = seat.pidfd
+        self._events_fd = -1
         self._is_main_gone = False
         self._rusage: struct_rusage | None = None
         self._grace: Timer | None = None
         self._timeout: Timer | None = None
         self._kill_timer: Timer | None = None
-
-    def adopt(self, pid: int, pidfd: int) -> None:
-        """Takes over the child that was just born for this job."""
-        self.pid = pid
-        self._pidfd = pidfd
-        self.leaf.born(pid)
 
     @property
     def pidfd(self) -> int:
@@ -132,8 +128,7 @@ class Job:
         self._grace = self._timeout = self._kill_timer = None
         self._close_pidfd()
         self._close_events()
-        if self.capture is not None:
-            self.capture.close()
+        self.capture.close()
         try:
             self.leaf.remove()
         except OSError as error:
@@ -216,15 +211,14 @@ class Job:
         self._close_events()
         if self._kill_timer is not None:
             self._kill_timer.cancel()
-        if self.capture is not None:
-            self.capture.finish(self._finish)
+        self.capture.finish(self._finish)
 
     def _finish(self) -> None:
         record = self.record
         record["ended_ns"] = time.time_ns()
         record["usage"] = self.leaf.usage(self._rusage)
         record["oom_kills"] = self.leaf.count_oom_kills()
-        record["output_bytes"] = self.capture.size if self.capture is not None else 0
+        record["output_bytes"] = self.capture.size
         try:
             exitrecord.write(record, dir_fd=self._host.jobs_fd)
         except OSError as error:
@@ -245,25 +239,3 @@ class Job:
             self._host.loop.unwatch(self._events_fd)
             os.close(self._events_fd)
             self._events_fd = -1
-
-
-def _blank_record(name: str, boot_id: str) -> ExitRecord:
-    return {
-        "version": exitrecord.VERSION,
-        "job": name,
-        "boot_id": boot_id,
-        "started_ns": None,
-        "main_exited_ns": None,
-        "ended_ns": 0,
-        "exit_code": None,
-        "signal": None,
-        "core_dumped": False,
-        "stop_requested": False,
-        "grace_expired": False,
-        "timed_out": False,
-        "oom_kills": 0,
-        "start_failure": None,
-        "usage": cgroup.no_usage(),
-        "output_bytes": 0,
-        "survivors": 0,
-    }
