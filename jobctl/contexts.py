@@ -9,8 +9,7 @@ folder. Reads the environment and that one file, connects to nothing.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobctl.errors import ConfigError
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 9090
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """A worker and an identity. Paths are absolute or count from the working directory; no key: it is in `cert`."""
 
     address: str
@@ -36,8 +34,7 @@ class Context:
         return split_address(self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(NamedTuple):
     """A configuration file as it stands; empty when there is none."""
 
     path: str

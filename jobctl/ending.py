@@ -7,8 +7,8 @@ exit statuses are those of POSIX shells, env(1), timeout(1) and `docker run`.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from signal import Signals
+from typing import NamedTuple
 
 from jobwire.wire import fields
 
@@ -29,8 +29,7 @@ _WORDS = {
 WORKER_FAILED, CANNOT_EXECUTE, NOT_FOUND, TIMEOUT = 125, 126, 127, 124
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """The facts of a Termination; `reason` is a number of EndReason, `failure` that of a start."""
 
     reason: int
@@ -74,8 +73,7 @@ class Ending:
         return "" if self.exit_code is None else f"exited with code {self.exit_code}"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a program was never executed; `stage` is a number of StartStage."""
 
     stage: int

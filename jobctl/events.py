@@ -7,8 +7,7 @@ Bulk data comes this way, and the shortest-lived command does too: nothing here 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobctl import types
 from jobwire.wire import WireError, fields, read_value, read_varint
@@ -24,8 +23,7 @@ class Stream(enum.IntEnum):
     STDERR = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Bytes as the job wrote them; `offset` counts in the job's whole output, both streams in order of arrival."""
 
     stream: Stream
@@ -41,8 +39,7 @@ class Chunk:
         return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.time_unix_nano // 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """Bytes from offset `start` up to, not including, `end`, which cannot be delivered."""
 
     start: int
@@ -66,15 +63,13 @@ class Gap:
         return words[self.reason_number] if self.reason_number < len(words) else words[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The first event of a run; `record` is an encoded JobRecord."""
 
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The last event; `termination` (encoded) is None when the job goes on and was not to be followed."""
 
     termination: bytes | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ WRONG_USAGE, INTERRUPTED = 2, 130
 
 def run_to_end(work: Callable[[], int], *, as_json: bool = False) -> int:
     """Does a command's work and returns its exit status, having told on stderr what went wrong."""
+    gc.enable()
     try:
         return work()
     except JobctlError as error:
