@@ -7,6 +7,7 @@ would never receive it, so after a moment its connection is cut.
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from jobworker.errors import JobworkerError, Unauthenticated
 from jobworker.identity import Identity
@@ -27,7 +28,7 @@ class Call:
         self.verb = verb
         self.waits = waits  # for a job, not for us: nothing is lost when it is ended and made again
         self.subject = ""  # the job or client it is about
-        self.task = asyncio.current_task()
+        self.task = cast("asyncio.Task[None]", asyncio.current_task())
         self.ending: JobworkerError | None = None
 
     @property
@@ -50,10 +51,12 @@ class OpenCalls:
         return len(self._calls)
 
     def add(self, call: Call) -> None:
+        """A call is open until its task is done: until its status has been taken, too."""
         self._calls.add(call)
         self._none.clear()
+        call.task.add_done_callback(lambda _: self._discard(call))
 
-    def discard(self, call: Call) -> None:
+    def _discard(self, call: Call) -> None:
         self._calls.discard(call)
         if not self._calls:
             self._none.set()
@@ -76,7 +79,7 @@ class OpenCalls:
 
     def _end(self, calls: list[Call], error: JobworkerError) -> None:
         for call in calls:
-            if call.ending is None and call.task is not None:
+            if call.ending is None:
                 call.ending = error
                 call.task.cancel()
         if calls:

@@ -116,22 +116,21 @@ class Guard:
     def _unary(self, method: _Method, handle: Unary) -> Serve:
         async def serve(stream: ServerStream) -> None:
             call = None
+            unrecorded = method.audited
             try:
                 call = self._enter(stream, method.verb, waits=method.waits)
                 self._authorize(call)
                 request = await _request(stream, method)
                 answer = await handle(call, request)
                 data = answer if isinstance(answer, bytes) else encode(answer)
-                if method.audited:
+                if unrecorded:
                     self._record(call, Status.OK)
+                    unrecorded = False
                 reply = Reply(stream)
                 await reply.send((data,))
                 await reply.finish()
             except BaseException as error:
-                self._refuse(error, method.verb, call, audited=method.audited)
-            finally:
-                if call is not None:
-                    self._calls.discard(call)
+                self._refuse(error, method.verb, call, audited=unrecorded)
 
         return serve
 
@@ -153,9 +152,6 @@ class Guard:
                 await reply.finish()
             except BaseException as error:
                 self._refuse(error, method.verb, call, audited=unrecorded)
-            finally:
-                if call is not None:
-                    self._calls.discard(call)
 
         return serve
 
@@ -167,9 +163,6 @@ class Guard:
                 await handler.func(wrap(stream, handler))
             except BaseException as error:
                 self._refuse(error, path, call, audited=False)
-            finally:
-                if call is not None:
-                    self._calls.discard(call)
 
         return serve
 
@@ -192,8 +185,8 @@ class Guard:
     def _refuse(self, error: BaseException, verb: str, call: Call | None, *, audited: bool) -> NoReturn:
         """Raises what grpclib makes the call's status of."""
         refusal = _refusal(error, verb, call)
-        if audited and call is not None and isinstance(refusal, GRPCError):
-            self._record(call, refusal.status)
+        if audited and call is not None:
+            self._record(call, refusal.status if isinstance(refusal, GRPCError) else Status.CANCELLED)
         if refusal is error:
             raise error
         raise refusal from error

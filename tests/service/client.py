@@ -1,0 +1,174 @@
+"""A client made of the generated stubs alone, so that what is tested is the server and not our library."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import betterproto
+import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from generated.jobworker.v1 import (
+    Chunk,
+    ClientServiceStub,
+    End,
+    ErrorDetail,
+    Gap,
+    GetJobRequest,
+    JobRecord,
+    JobServiceStub,
+    JobSpec,
+    RunJobRequest,
+    StartJobRequest,
+    StreamOutputRequest,
+    WaitJobRequest,
+    WorkerServiceStub,
+)
+from jobwire.codec import Codec, decode
+from jobwire.http2 import Channel, Protocol
+from tests.harness import Worker
+
+PATIENCE = 20.0  # seconds
+
+Event = Chunk | Gap | End | JobRecord
+
+
+def tls(certificate: Path | None, authority: Path) -> ssl.SSLContext:
+    """What a well-behaved client uses."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    if certificate is not None:
+        context.load_cert_chain(certificate)
+    return context
+
+
+def address(worker: Worker) -> tuple[str, int]:
+    host, _, port = worker.address.rpartition(":")
+    return host, int(port)
+
+
+async def close(channel: Channel) -> None:
+    """Closes a channel, and returns once its socket is closed."""
+    protocol = channel._protocol
+    channel.close()
+    if protocol is not None:
+        transport_of(channel, protocol).abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+def transport_of(channel: Channel, protocol: object = None) -> asyncio.Transport:
+    """What the channel's connection is made of: to stop reading, or to cut it."""
+    return cast("Protocol", protocol or channel._protocol).transport
+
+
+class Client:
+    """One connection of one client."""
+
+    def __init__(self, worker: Worker, name: str = "alice", *, context: ssl.SSLContext | None = None) -> None:
+        context = context or tls(worker.certificates.of(name), worker.certificates.authority)
+        self.channel = Channel(*address(worker), codec=Codec(), ssl=context)
+        self.jobs = JobServiceStub(self.channel)
+        self.clients = ClientServiceStub(self.channel)
+        self.worker = WorkerServiceStub(self.channel)
+
+    async def close(self) -> None:
+        """Ends the connection, and returns once it is gone."""
+        await close(self.channel)
+
+    async def start(self, *argv: str, request_id: str = "", **spec: Any) -> JobRecord:
+        request = StartJobRequest(spec=JobSpec(argv=list(argv), **spec), request_id=request_id)
+        return (await self.jobs.start_job(request, timeout=PATIENCE)).job
+
+    async def run(self, *argv: str, request_id: str = "", **spec: Any) -> "Run":
+        run = Run()
+        request = RunJobRequest(spec=JobSpec(argv=list(argv), **spec), request_id=request_id)
+        async for response in self.jobs.run_job(request, timeout=PATIENCE):
+            run.events.append(event_of(response))
+        return run
+
+    async def get(self, job_id: str) -> JobRecord:
+        return (await self.jobs.get_job(GetJobRequest(job_id=job_id), timeout=PATIENCE)).job
+
+    async def wait(self, job_id: str) -> JobRecord:
+        return (await self.jobs.wait_job(WaitJobRequest(job_id=job_id), timeout=PATIENCE)).job
+
+
+@dataclass
+class Run:
+    """What a stream of output brought."""
+
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def out(self) -> bytes:
+        return self._bytes(1)
+
+    @property
+    def err(self) -> bytes:
+        return self._bytes(2)
+
+    @property
+    def end(self) -> End:
+        assert isinstance(self.events[-1], End)
+        return self.events[-1]
+
+    @property
+    def started(self) -> JobRecord:
+        assert isinstance(self.events[0], JobRecord)
+        return self.events[0]
+
+    def _bytes(self, stream: int) -> bytes:
+        return b"".join(e.data for e in self.events if isinstance(e, Chunk) and int(e.stream) == stream)
+
+
+def event_of(response: betterproto.Message) -> Event:
+    return cast("Event", betterproto.which_one_of(response, "event")[1])
+
+
+@asynccontextmanager
+async def connected(worker: Worker, name: str = "alice") -> AsyncIterator[Client]:
+    client = Client(worker, name)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a call was refused."""
+
+    status: Status
+    message: str
+    detail: ErrorDetail
+
+
+async def refusal(call: Awaitable[object]) -> Refusal:
+    """The refusal of a call that must not succeed."""
+    with pytest.raises(GRPCError) as refused:
+        await call
+    return as_refusal(refused.value)
+
+
+def as_refusal(error: GRPCError) -> Refusal:
+    return Refusal(error.status, error.message or "", decode(ErrorDetail, error.details or b""))
+
+
+async def until_said(client: Client, job_id: str, words: bytes) -> None:
+    """Returns once the job's output contains the words."""
+    said = b""
+    request = StreamOutputRequest(job_id=job_id, follow=True)
+    async with aclosing(client.jobs.stream_output(request, timeout=PATIENCE)) as responses:
+        async for response in responses:
+            event = event_of(response)
+            said += event.data if isinstance(event, Chunk) else b""
+            if words in said:
+                return
+    raise AssertionError(f"the job ended without saying {words!r}, but {said!r}")

@@ -1,0 +1,103 @@
+"""ClientService: registering, listing and revoking public keys, for admins."""
+
+import ssl
+import uuid
+from pathlib import Path
+
+import pytest
+from grpclib.const import Status
+
+from generated.jobworker.v1 import (
+    ClientRecord,
+    GetWorkerRequest,
+    ListClientsRequest,
+    RegisterClientRequest,
+    RevokeClientRequest,
+    Role,
+)
+from tests.harness import Worker
+from tests.harness.certificates import CLIENTS
+from tests.service.client import Client, connected, refusal, tls
+
+OPERATOR = Role(Role.OPERATOR)
+
+
+@pytest.fixture
+def newcomer(worker: Worker, tmp_path: Path) -> Path:
+    """A certificate of the worker's authority that nobody has registered."""
+    from ca import files
+
+    identity = files.load_authority(worker.certificates.directory).issue_client("newcomer")
+    path = tmp_path / "newcomer.pem"
+    path.write_bytes(identity.pem)
+    return path
+
+
+async def register(client: Client, certificate: bytes, **fields: object) -> ClientRecord:
+    name = f"c-{uuid.uuid4()}"
+    request = RegisterClientRequest(
+        **{"client_id": name, "role": OPERATOR, "certificate": certificate, **fields}  # type: ignore[arg-type]
+    )
+    return (await client.clients.register_client(request)).client
+
+
+async def test_a_registered_client_is_let_in_and_a_revoked_one_is_not(
+    root: Client, worker: Worker, newcomer: Path
+) -> None:
+    stranger = Client(worker, context=tls(newcomer, worker.certificates.authority))
+    refused = await refusal(stranger.worker.get_worker(GetWorkerRequest()))
+    assert refused.status is Status.UNAUTHENTICATED
+    assert "sha256:" in refused.message
+    assert "jobworker client add" in refused.detail.hint
+
+    record = await register(root, newcomer.read_bytes())
+    assert record.public_key_sha256.hex() in refused.message
+    told = await stranger.worker.get_worker(GetWorkerRequest())
+    assert told.client_id == record.client_id
+
+    revoked = (await root.clients.revoke_client(RevokeClientRequest(client_id=record.client_id))).client
+    assert revoked.revoked_at is not None
+    refused = await refusal(stranger.worker.get_worker(GetWorkerRequest()))
+    assert refused.status is Status.UNAUTHENTICATED
+    assert "revoked" in refused.message
+    await stranger.close()
+
+
+async def test_der_is_as_good_as_pem(root: Client, newcomer: Path) -> None:
+    pem = newcomer.read_text()
+    begin, end = pem.index("-----BEGIN CERTIFICATE"), pem.index("-----END CERTIFICATE-----")
+    der = ssl.PEM_cert_to_DER_cert(pem[begin : end + len("-----END CERTIFICATE-----\n")])
+    record = await register(root, der)
+    assert len(record.public_key_sha256) == 32
+    taken = await refusal(register(root, newcomer.read_bytes()))
+    assert taken.status is Status.ALREADY_EXISTS
+
+
+async def test_all_clients_are_listed_by_name(root: Client) -> None:
+    clients = (await root.clients.list_clients(ListClientsRequest())).clients
+    names = [client.client_id for client in clients]
+    assert names == sorted(names)
+    assert set(CLIENTS) <= set(names)
+    assert {client.role for client in clients if client.client_id == "carol"} == {Role.VIEWER}
+
+
+@pytest.mark.parametrize("certificate", [b"nonsense", b"-----BEGIN CERTIFICATE-----\nx", b"\x30\x82"])
+async def test_what_is_no_certificate_is_refused(root: Client, certificate: bytes) -> None:
+    refused = await refusal(register(root, certificate))
+    assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "certificate")
+
+
+async def test_a_client_that_is_not_there_cannot_be_revoked(root: Client) -> None:
+    refused = await refusal(root.clients.revoke_client(RevokeClientRequest(client_id="nobody")))
+    assert refused.status is Status.NOT_FOUND
+
+
+@pytest.mark.parametrize("name", ["alice", "carol"])
+async def test_only_an_admin_may(worker: Worker, name: str, newcomer: Path) -> None:
+    async with connected(worker, name) as client:
+        for call in (
+            register(client, newcomer.read_bytes()),
+            client.clients.list_clients(ListClientsRequest()),
+            client.clients.revoke_client(RevokeClientRequest(client_id="bob")),
+        ):
+            assert (await refusal(call)).status is Status.PERMISSION_DENIED
