@@ -70,11 +70,11 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends every call and stream; jobs run on."""
-        self.connection.close()
+        await self.connection.close()
 
     async def start(
         self,
@@ -162,7 +162,8 @@ class Client:
     async def _called(self, reference: str) -> Sequence[Job]:
         """The newest job of that name, else those whose id begins so, as far as a refusal needs them."""
         try:
-            if named := [job async for job in self.list(name=reference, limit=1)]:
+            named = [job async for job in self.list(name=reference, limit=1)] if reference else []
+            if named:
                 return named
         except InvalidArgument:
             pass  # what can be no name may still be the beginning of an id

@@ -7,8 +7,9 @@ hold back a stop. Knows gRPC and TLS and not what the bytes mean; what goes wron
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from jobctl.contexts import Context
+    from jobwire.http2 import Protocol
 
 
 class Connection:
@@ -58,12 +60,17 @@ class Connection:
                     yield message
                     border.here()
 
-    def close(self) -> None:
-        """Ends every call and stream."""
+    async def close(self) -> None:
+        """Ends every call and stream, and returns once the sockets are closed."""
         for channel in (self._calls, self._streams):
             if channel is not None:
+                protocol = cast("Protocol | None", channel._protocol)
                 channel.close()
+                if protocol is not None:
+                    protocol.transport.abort()  # the polite way waits for the worker's close_notify
         self._calls = self._streams = None
+        for _ in range(2):  # one turn of the loop for TLS, one for the socket under it
+            await asyncio.sleep(0)
 
     def _channel(self) -> Channel:
         if self._tls is None:

@@ -69,7 +69,11 @@ def run_plain(argv: Sequence[str]) -> int:
 
 async def _run_plain(argv: Sequence[str]) -> int:
     request = requests.start(requests.spec(argv), request_id=requests.new_request_id())
-    return await run(Connection(choose()), request, view=Plain())
+    connection = Connection(choose())
+    try:
+        return await run(connection, request, view=Plain())
+    finally:
+        await connection.close()
 
 
 async def run(connection: Connection, request: bytes, *, view: View) -> int:
