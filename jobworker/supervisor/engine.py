@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jobworker.supervisor.job import Job
     from jobworker.supervisor.launch import Launcher
-    from jobworker.supervisor.loop import Loop
+    from jobworker.supervisor.loop import Loop, Timer
     from jobworker.supervisor.messages import Cgroups, ErrorKind, ExitRecord
 
     Message = Mapping[str, object]
@@ -56,6 +56,7 @@ class Engine:
         self._connections: set[Connection] = set()
         self._is_shutting_down = False
         self._ended_count = 0
+        self._refill: Timer | None = None
 
     def admit(self, peer: socket.socket) -> None:
         """Serves a new connection."""
@@ -138,7 +139,9 @@ class Engine:
             connection.send({"op": "failed", "seq": seq, "job": record["job"], **(failure or {})})
             self._broadcast({"event": "exited", **record}, without=connection)
             self._stop_when_idle()
-        self.loop.call_after(_REFILL_DELAY_NS, self.launcher.nursery.refill)
+        if self._refill is not None:
+            self._refill.cancel()
+        self._refill = self.loop.call_after(_REFILL_DELAY_NS, self.launcher.nursery.refill)
 
     def _stop(self, _connection: Connection, request: Message) -> Message:
         job = self._find(request)

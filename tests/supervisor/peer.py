@@ -1,0 +1,184 @@
+"""A real supervisor process, and the other end of its control socket, as plain blocking code with deadlines."""
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobworker import syscalls
+from jobworker.supervisor.protocol import FrameReader, pack
+
+CHECKOUT = Path(__file__).parents[2]
+PATIENCE = 30.0  # seconds until an event that does not come is a failure
+Message = dict[str, Any]
+
+
+def launch_request(job: str, argv: list[str], **fields: object) -> Message:
+    """A launch with nothing special but the fields given."""
+    return {
+        "op": "launch",
+        "job": job,
+        "argv": argv,
+        "env": {"PATH": "/usr/local/bin:/usr/bin:/bin"},
+        "workdir": None,
+        "scratch": None,
+        "uid": None,
+        "gid": None,
+        "limits": {},
+        "timeout_ms": None,
+        "wait_for_tree": False,
+    } | fields
+
+
+class Supervisor:
+    """One supervisor on a state directory; `ready` is what it said on its ready descriptor."""
+
+    def __init__(self, state: Path, *options: str) -> None:
+        self.state = state
+        state.mkdir(exist_ok=True)
+        reader, writer = os.pipe()
+        command = [sys.executable, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
+        with (state / "supervisor.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--ready-fd", str(writer), *options],
+                cwd=CHECKOUT,
+                pass_fds=[writer],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        os.close(writer)
+        with open(reader, "rb") as file:
+            self.ready = file.read().decode()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        return (self.state / "supervisor.log").read_text()
+
+    def connect(self) -> "Peer":
+        return Peer(self.state)
+
+    def job_directory(self, job: str) -> Path:
+        return self.state / "jobs" / job
+
+    def output(self, job: str) -> bytes:
+        return (self.job_directory(job) / "output.log").read_bytes()
+
+    def waiting_child(self, peer: "Peer") -> int:
+        """The process made ready for the next launch, some milliseconds after the last: each call is a turn of the loop."""
+        for _ in range(10_000):
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            if len(children) == 1 + len(peer.jobs()):
+                return max(int(child) for child in children)
+        raise AssertionError("no child was made ready")
+
+    def descriptors(self, peer: "Peer") -> list[str]:
+        """What kind of thing each open descriptor is, sorted, while no launch is under way."""
+        self.waiting_child(peer)
+        names = (os.readlink(entry) for entry in Path(f"/proc/{self.pid}/fd").iterdir())
+        return sorted(re.sub(r"\d+", "N", name) for name in names)
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+class Peer:
+    """One connection: says hello, sends requests, and finds the answers among what comes back."""
+
+    def __init__(self, state: Path, *, hello: bool = True) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        directory = os.open(state, os.O_RDONLY)
+        self.socket.connect(f"/proc/self/fd/{directory}/supervisor.sock")
+        os.close(directory)
+        self._reader = FrameReader()
+        self._received: list[Message] = []
+        self._seq = 0
+        self.welcome = self.call({"op": "hello", "protocol": 1}) if hello else {}
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, message: Message) -> int:
+        self._seq += 1
+        self.socket.sendall(pack(message | {"seq": self._seq}))
+        return self._seq
+
+    def call(self, message: Message) -> Message:
+        seq = self.send(message)
+        return self.receive(lambda received: received.get("seq") == seq)
+
+    def receive(self, wanted: Callable[[Message], bool]) -> Message:
+        """The first message that fits, from those received already or yet to come; the others are kept."""
+        deadline = time.monotonic() + PATIENCE
+        position = 0
+        while True:
+            while position < len(self._received):
+                if wanted(self._received[position]):
+                    return self._received.pop(position)
+                position += 1
+            assert time.monotonic() < deadline, f"no such message, only {self._received[-5:]}"
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise EOFError
+            self._received += self._reader.feed(data)
+
+    def launch(self, job: str, argv: list[str], **fields: object) -> Message:
+        return self.call(launch_request(job, argv, **fields))
+
+    def exited(self, job: str) -> Message:
+        return self.receive(lambda received: received.get("event") == "exited" and received["job"] == job)
+
+    def run(self, job: str, argv: list[str], **fields: object) -> Message:
+        """Launches and gives back the exit record."""
+        launched = self.launch(job, argv, **fields)
+        assert launched["op"] == "launched", launched
+        return self.exited(job)
+
+    def stop(self, job: str, *, number: int = signal.SIGTERM, grace_ms: int = 10_000) -> Message:
+        return self.call({"op": "stop", "job": job, "signal": int(number), "grace_ms": grace_ms})
+
+    def signal(self, job: str, number: int, *, tree: bool) -> Message:
+        return self.call({"op": "signal", "job": job, "signal": int(number), "tree": tree})
+
+    def jobs(self) -> list[Message]:
+        jobs: list[Message] = self.call({"op": "list"})["jobs"]
+        return jobs
+
+
+def wait_until(path: Path, condition: Callable[[bytes], bool]) -> bytes:
+    """The content of a growing file as soon as it fits the condition."""
+    fd = syscalls.inotify_init()
+    try:
+        syscalls.inotify_add_watch(fd, str(path), syscalls.IN_MODIFY)
+        while not condition(content := path.read_bytes()):
+            assert select.select([fd], [], [], PATIENCE)[0], f"{path} stays at {content[-200:]!r}"
+            os.read(fd, 65536)
+        return content
+    finally:
+        os.close(fd)
+
+
+def wait_for_output(path: Path, text: bytes) -> None:
+    """Returns once a file contains the text."""
+    wait_until(path, lambda content: text in content)

@@ -1,0 +1,125 @@
+"""The supervisor's own start and end: one per state directory, a clear line when it cannot be, jobs killed with it."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.harness import processes
+from tests.harness.probes import needs_root
+from tests.supervisor.conftest import StartSupervisor
+from tests.supervisor.peer import PATIENCE, Supervisor, wait_for_output
+
+
+def test_a_second_supervisor_on_the_same_state_says_so_and_exits(
+    supervisor: Supervisor, start_supervisor: StartSupervisor
+) -> None:
+    second = start_supervisor(state=supervisor.state)
+    assert second.process.wait(PATIENCE) == 1
+    assert second.ready == f"supervisor {supervisor.pid} already runs on state directory {supervisor.state}\n"
+    with supervisor.connect() as peer:
+        assert peer.jobs() == []
+
+
+@pytest.mark.parametrize("options", [["--what", "x"], ["--cgroup-root"], ["--ready-fd", "x"]])
+def test_a_wrong_command_line_is_told(start_supervisor: StartSupervisor, options: list[str]) -> None:
+    supervisor = start_supervisor(*options)
+    assert supervisor.process.wait(PATIENCE) == 1
+    assert "usage: " in supervisor.log
+
+
+def test_a_state_directory_that_is_none_is_told(tmp_path: Path, start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor()
+    assert supervisor.terminate() == 0
+    (tmp_path / "state" / "jobs").rmdir()
+    (tmp_path / "state" / "jobs").write_text("a file")
+    second = start_supervisor()
+    assert second.process.wait(PATIENCE) == 1
+    assert second.ready.startswith("[Errno 20] Not a directory")
+
+
+def test_a_long_path_is_no_trouble(tmp_path: Path, start_supervisor: StartSupervisor) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    supervisor = start_supervisor(state=deep / "state")
+    assert supervisor.ready == "ready\n"
+    with supervisor.connect() as peer:
+        assert peer.run("job", ["true"])["exit_code"] == 0
+
+
+def test_shutdown_only_when_idle(start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor()
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sleep", "1000"])
+        assert peer.call({"op": "shutdown", "if_idle": True})["error"] == "busy"
+        peer.stop("job", grace_ms=0)
+        peer.exited("job")
+        assert peer.call({"op": "shutdown", "if_idle": True})["op"] == "done"
+        with pytest.raises(EOFError):
+            peer.exited("nothing")
+    assert supervisor.process.wait(PATIENCE) == 0
+    assert not (supervisor.state / "supervisor.sock").exists()
+
+
+@pytest.mark.parametrize("by", ["signal", "request"])
+def test_an_end_of_the_supervisor_kills_and_records_every_job(
+    start_supervisor: StartSupervisor, by: str
+) -> None:
+    supervisor = start_supervisor()
+    with supervisor.connect() as peer:
+        pids = [peer.launch(f"job-{n}", ["sh", "-c", "trap '' TERM; sleep 1000"])["pid"] for n in range(5)]
+        if by == "signal":
+            supervisor.process.send_signal(signal.SIGTERM)
+        else:
+            assert peer.call({"op": "shutdown", "if_idle": False})["op"] == "done"
+        records = [peer.exited(f"job-{n}") for n in range(5)]
+    assert supervisor.process.wait(PATIENCE) == 0
+    assert {(record["signal"], record["stop_requested"]) for record in records} == {(9, True)}
+    assert all((supervisor.job_directory(f"job-{n}") / "exit").exists() for n in range(5))
+    assert not [pid for pid in pids if processes.alive(pid)]
+    assert processes.cgroups_of(supervisor.state) == []
+
+
+@needs_root
+def test_no_job_is_launched_during_a_shutdown_which_waits_for_the_exit_records(
+    small_disk: Path, start_supervisor: StartSupervisor
+) -> None:
+    supervisor = start_supervisor(state=small_disk / "state")
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sleep", "1000"])
+        filler = small_disk / "filler"
+        subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], capture_output=True, check=False)
+        supervisor.process.send_signal(signal.SIGTERM)
+        wait_for_output(supervisor.state / "supervisor.log", b"shutting down")
+        assert peer.launch("late", ["true"])["error"] == "busy"
+        filler.unlink()
+        assert peer.exited("job")["stop_requested"]
+    assert supervisor.process.wait(PATIENCE) == 0
+    assert supervisor.job_directory("job").joinpath("exit").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGPIPE])
+def test_other_signals_are_ignored(start_supervisor: StartSupervisor, number: int) -> None:
+    supervisor = start_supervisor()
+    supervisor.process.send_signal(number)
+    with supervisor.connect() as peer:
+        assert peer.run("job", ["true"])["exit_code"] == 0
+
+
+def test_a_killed_supervisors_jobs_are_cleared_by_the_next(start_supervisor: StartSupervisor) -> None:
+    first = start_supervisor()
+    with first.connect() as peer:
+        if peer.welcome["cgroup"]["mode"] == "none":
+            pytest.skip("without cgroups nobody knows which processes were jobs")
+        pid = peer.launch("job", ["sh", "-c", "setsid sleep 1000 & sleep 1000"])["pid"]
+        waiting = first.waiting_child(peer)
+    first.kill()
+    assert processes.wait_gone(waiting, seconds=PATIENCE)
+    second = start_supervisor()
+    assert second.ready == "ready\n"
+    assert processes.wait_gone(pid, seconds=PATIENCE)
+    with second.connect() as peer:
+        assert peer.jobs() == []
+        assert peer.launch("job", ["true"])["error"] == "exists"
+        assert peer.run("job-2", ["true"])["exit_code"] == 0
