@@ -115,9 +115,7 @@ class Edge:
         self._calls = OpenCalls()
         self._identity = Identity(domain.clients)
         self._outputs = Outputs()
-        guard = Guard(
-            identity=self._identity, calls=self._calls, audit=domain.audit, max_request=max_request
-        )
+        guard = Guard(identity=self._identity, calls=self._calls, audit=domain.audit, max_request=max_request)
         jobs = domain.jobs
         verbs = [
             guard.service(JobServiceBase(), JobVerbs(jobs), OutputVerbs(jobs, self._outputs)),
@@ -134,6 +132,7 @@ class Edge:
         self._server = Server(
             [*services, *standard.reflection(guard, services)], codec=Codec(), max_request=max_request
         )
+        self._server._mapping = guard.every(self._server._mapping)
 
     async def start(self, listener: socket.socket, context: ssl.SSLContext) -> None:
         """Serves on a socket that is bound."""

@@ -43,6 +43,7 @@ Serve = Callable[[ServerStream], Awaitable[None]]
 WITH_SPEC = (StartJobRequest, RunJobRequest)
 SMALL_REQUEST = 128 * 1024  # bytes; every request without a job's spec fits
 DECODE_ASIDE = 256 * 1024  # bytes; a larger request is decoded in a thread, lest it stop the others
+UNARY = Cardinality.UNARY_UNARY
 WAITING = {"WaitJob"}  # unary verbs that wait for a job
 
 AUDITED = frozenset(verb for verb, roles in policy.VERBS.items() if policy.VIEWER not in roles)
@@ -112,6 +113,17 @@ class Guard:
             serve = self._foreign(path, handler, wrap)
             mapping[path] = Handler(serve, handler.cardinality, bytes, bytes)
         return Guarded(mapping)
+
+    def every(self, mapping: Mapping[str, Handler]) -> dict[str, Handler]:
+        """The mapping, with a handler for every other path too: grpclib's own refusal is one its client cannot read."""
+
+        async def refuse(stream: Any) -> None:
+            raise GRPCError(Status.UNIMPLEMENTED, "this worker has no such method")
+
+        unknown = Handler(
+            self._foreign("unknown", Handler(refuse, UNARY, bytes, bytes), _as_it_is), UNARY, bytes, bytes
+        )
+        return _Every(mapping, unknown)
 
     def _unary(self, method: _Method, handle: Unary) -> Serve:
         async def serve(stream: ServerStream) -> None:
@@ -201,6 +213,21 @@ class Guard:
             decision="denied" if result is Status.PERMISSION_DENIED else "allowed",
             result=result.name.lower(),
         )
+
+
+class _Every(dict[str, Handler]):
+    """A mapping that has every path."""
+
+    def __init__(self, mapping: Mapping[str, Handler], unknown: Handler) -> None:
+        super().__init__(mapping)
+        self._unknown = unknown
+
+    def get(self, key: str, default: object = None) -> Handler:  # what grpclib asks with
+        return super().get(key, self._unknown)
+
+
+def _as_it_is(stream: ServerStream, handler: Handler) -> ServerStream:
+    return stream
 
 
 async def _request(stream: ServerStream, method: _Method) -> Any:
