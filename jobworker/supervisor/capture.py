@@ -109,13 +109,16 @@ class Capture:
         for stream, fd in self._pipes.items():
             self._loop.watch(fd, READ, self._on_stdout if stream == STDOUT else self._on_stderr)
 
-    def _on_stdout(self, _events: int) -> None:
-        self._on_readable(STDOUT)
+    def _on_stdout(self, events: int) -> None:
+        self._on_ready(STDOUT, events)
 
-    def _on_stderr(self, _events: int) -> None:
-        self._on_readable(STDERR)
+    def _on_stderr(self, events: int) -> None:
+        self._on_ready(STDERR, events)
 
-    def _on_readable(self, stream: int) -> None:
+    def _on_ready(self, stream: int, events: int) -> None:
+        if not events & READ:  # a hang-up, and nothing left to read
+            self._close_pipe(stream)
+            return
         try:
             count = self._move(stream)
         except OSError as error:

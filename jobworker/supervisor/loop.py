@@ -42,19 +42,23 @@ class Timer:
 
 
 class Loop:
-    """Single-threaded; callbacks must not block, and must bear a wake-up that was meant for a closed descriptor."""
+    """Single-threaded; callbacks must not block, and are called only for events of what they watch."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
         self._deferred: deque[Callable[[], None]] = deque()
+        self._fresh: set[int] = (
+            set()
+        )  # watched since the events at hand were taken, which may be of a namesake
         self._running = False
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Calls `callback(events)` whenever `fd` is ready; a hang-up is always reported."""
         self._epoll.register(fd, events)
         self._handlers[fd] = callback
+        self._fresh.add(fd)
 
     def change(self, fd: int, events: int) -> None:
         """Watches a watched descriptor for other events."""
@@ -87,9 +91,10 @@ class Loop:
         self._running = False
 
     def _turn(self) -> None:
+        self._fresh.clear()
         for fd, events in self._epoll.poll(self._timeout(), _BATCH):
             handler = self._handlers.get(fd)
-            if handler is not None:
+            if handler is not None and fd not in self._fresh:
                 _guard(handler, events)
         timers = self._timers
         while timers and timers[0].when_ns <= time.monotonic_ns():

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobworker import outputindex as index
+from jobworker.supervisor import exitrecord
 
 chunks = st.lists(
     st.tuples(st.sampled_from([index.STDOUT, index.STDERR]), st.integers(1, 50), st.integers(0, 5)),
@@ -150,6 +151,28 @@ def test_a_record_that_is_not_there_is_an_index_error() -> None:
     for number in (-1, 0):
         with pytest.raises(IndexError):
             index.record_at(packed([]), number)
+
+
+def test_the_example_of_the_documentation_is_true() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "on-disk.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("000000")]
+    data = bytes.fromhex("".join(line[10:58] for line in lines))
+    assert index.unpack_header(data).pending == index.STDERR
+    assert [(r.start, r.end, r.stream) for r in index.read_records(data, 0, limit=9)] == [
+        (0, 3, 1),
+        (3, 6, 2),
+    ]
+
+
+def test_files_of_version_1_open() -> None:
+    sample = Path(__file__).parents[1] / "data" / "job-v1"
+    log, data = (sample / index.LOG_NAME).read_bytes(), (sample / index.INDEX_NAME).read_bytes()
+    assert index.plan_repair(data, log_size=len(log), log_mtime_ns=0) is None
+    found = [(r.stream, log[r.start : r.end]) for r in index.read_records(data, 0, limit=9)]
+    assert found == [(1, b"hi\n"), (2, b"no\n"), (1, b"bye")]
+    record = exitrecord.read(str(sample))
+    assert record is not None
+    assert (record["exit_code"], record["output_bytes"]) == (3, len(log))
 
 
 def write_job(directory: Path, data: bytes, log: bytes) -> None:
