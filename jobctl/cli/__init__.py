@@ -11,6 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
+INTERRUPTED = 130  # 128 + SIGINT
 SIGPIPE_STATUS = 141  # 128 + SIGPIPE: what a shell says of a program whose reader has left
 
 
@@ -18,19 +19,28 @@ def main() -> NoReturn:
     """Runs the command of sys.argv and ends the process with its exit status."""
     _keep_standard_descriptors()
     gc.disable()  # importing makes no garbage, and looking for some takes a tenth of the time; run_to_end enables it
-    arguments = sys.argv[1:]
+    try:
+        leave(_run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        leave(INTERRUPTED)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        leave(125)
+
+
+def _run(arguments: list[str]) -> int:
     if argv := _plain_run(arguments):
         from jobctl.cli.runloop import run_plain  # noqa: PLC0415 - each way imports what it needs
 
-        leave(run_plain(argv))
+        return run_plain(argv)
     if arguments == ["--version"]:
         from jobwire import __version__  # noqa: PLC0415
 
         print(f"jobctl {__version__}")  # noqa: T201 - data
-        leave(0)
+        return 0
     from jobctl.cli.app import dispatch  # noqa: PLC0415
 
-    leave(dispatch(arguments))
+    return dispatch(arguments)
 
 
 def _plain_run(arguments: list[str]) -> list[str]:

@@ -7,14 +7,14 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
-from jobctl.cli import SIGPIPE_STATUS
+from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS
 from jobctl.ending import WORKER_FAILED
 from jobctl.errors import AmbiguousJob, InvalidArgument, JobctlError, JobFailed, OutputGap, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WRONG_USAGE, INTERRUPTED = 2, 130
+WRONG_USAGE = 2
 
 
 def run_to_end(work: Callable[[], int], *, as_json: bool = False) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from jobctl.cli import SIGPIPE_STATUS, parse
-from jobctl.cli.failure import INTERRUPTED, note
+from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS, parse
+from jobctl.cli.failure import note
 from jobctl.cli.runloop import Plain, View
 from jobctl.cli.session import DEFAULT, Session, read
 from jobctl.ending import parse_ending

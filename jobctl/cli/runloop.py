@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, Self
 
 from jobctl import requests
-from jobctl.cli import SIGPIPE_STATUS
-from jobctl.cli.failure import INTERRUPTED, note, run_to_end
+from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS
+from jobctl.cli.failure import note, run_to_end
 from jobctl.cli.sink import Sink
 from jobctl.connection import Connection
 from jobctl.contexts import choose
@@ -22,6 +22,7 @@ from jobctl.ending import EXITED, SIGNALED, STOPPED, Ending, parse_ending
 from jobctl.errors import Internal, JobctlError
 from jobctl.events import Chunk, End, Event, Gap, Started, Stream
 from jobctl.output import Cursor, follow
+from jobctl.translate import time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from jobctl.errors import Unavailable
 
+STOP_PATIENCE = 10.0  # seconds that a stop may take to be heard
 PATIENCE = 600.0  # seconds that a worker may be away before a follower gives up
 
 
@@ -157,7 +159,11 @@ class Interrupts:
 
     async def stop(self, *, kill: bool = False) -> None:
         """Asks the worker to stop the job; whether it did is seen by following."""
-        if self._cursor.job_id:
-            request = requests.stop(self._cursor.job_id, grace=0 if kill else None)
-            with suppress(JobctlError):
+        if not self._cursor.job_id:
+            return
+        request = requests.stop(self._cursor.job_id, grace=0 if kill else None)
+        try:
+            async with time_limit(STOP_PATIENCE):
                 await self._connection.call(requests.JOBS + "StopJob", request)
+        except JobctlError as error:
+            note(f"the job could not be stopped: {error}")

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives import serialization
 import jobctl
 from jobctl import Client
 from tests.client.conftest import PATIENCE, client_of
-from tests.harness import Worker
+from tests.conftest import MakeWorker
+from tests.harness import Worker, programs
 
 
 async def refused(client: Client) -> jobctl.JobctlError:
@@ -156,3 +157,17 @@ async def test_the_client_of_the_configuration(
         assert (await client.worker()).client_id == "alice"
     with pytest.raises(jobctl.ConfigError):
         Client.from_context("elsewhere")
+
+
+async def test_a_client_that_is_revoked_meanwhile(make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    async with client_of(worker, "bob") as bob, client_of(worker, "root") as root:
+        job = await bob.start(programs.ready_then_sleep())
+        output = job.output(timeout=PATIENCE)
+        assert (await anext(output)).data == b"ready\n"
+        await root.revoke_client("bob")
+        with pytest.raises(jobctl.Unauthenticated):
+            await anext(output)
+        with pytest.raises(jobctl.Unauthenticated):
+            await bob.run(["true"])
+        await root.job(job.id).stop(grace=0)
