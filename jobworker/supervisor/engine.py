@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+from functools import partial
 
 from jobworker.supervisor import requests
 from jobworker.supervisor.control import Connection
@@ -70,7 +72,7 @@ class Engine:
         self._is_shutting_down = True
         note(f"shutting down, {len(self._jobs)} jobs are killed")
         for job in list(self._jobs.values()):
-            job.stop(9, grace_ms=0)
+            self.loop.defer(partial(job.stop, signal.SIGKILL, grace_ms=0))
         self.loop.call_after(_SHUTDOWN_NS, self._give_up)
         self._stop_when_idle()
 
@@ -152,7 +154,7 @@ class Engine:
         job = self._find(request)
         number = requests.signal_number(request)
         if requests.flag(request, "tree"):
-            job.leaf.signal(number)
+            job.signal_tree(number)
         else:
             job.signal_main(number)
         return {"op": "done"}

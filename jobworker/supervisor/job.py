@@ -8,6 +8,7 @@ business, who hears of it the host's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -111,7 +112,7 @@ class Job:
             self._kill()
             return
         if first:
-            self.leaf.signal(number)
+            self.signal_tree(number)
         self._set_grace(grace_ms)
 
     def signal_main(self, number: int) -> None:
@@ -119,6 +120,13 @@ class Job:
         if self._pidfd < 0:
             raise ProcessLookupError
         signal.pidfd_send_signal(self._pidfd, number)
+
+    def signal_tree(self, number: int) -> None:
+        """Signals every process of the job, the child on its way into its cgroup included."""
+        self.leaf.signal(number)
+        if self.record["started_ns"] is None and self.pid not in self.leaf.processes():
+            with contextlib.suppress(ProcessLookupError):
+                self.signal_main(number)
 
     def release(self) -> None:
         """Closes and removes everything of the job but its files; its processes are gone."""
@@ -160,7 +168,7 @@ class Job:
         self._kill()
 
     def _kill(self) -> None:
-        self.leaf.kill()
+        self.signal_tree(signal.SIGKILL)
         if self._kill_timer is None:
             self._kill_timer = self._host.loop.call_after(_UNKILLABLE_NS, self._on_unkillable)
 

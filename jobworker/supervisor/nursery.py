@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, child
@@ -87,9 +88,10 @@ class Seat:
         self._close_order()
 
     def discard(self) -> None:
-        """Ends the child and removes every trace of it."""
+        """Ends the child, which has no children yet and may still be on its way into its cgroup; removes every trace."""
         if self.pidfd >= 0:
-            self.leaf.kill()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         self._close_order()
         for fd in (self.pidfd, self.status, self.stdout, self.stderr):
