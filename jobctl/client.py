@@ -19,7 +19,7 @@ from jobctl.contexts import Context, choose
 from jobctl.errors import AmbiguousJob, Internal, InvalidArgument, JobNotFound, OutputGap, Unavailable
 from jobctl.events import Chunk, End, Gap, Stream
 from jobctl.job import Job
-from jobctl.output import Cursor, follow
+from jobctl.output import Cursor, Output, follow
 from jobctl.reconnect import CALL_PATIENCE, Patience
 from jobctl.result import Completed, completed
 from jobctl.translate import time_limit
@@ -114,6 +114,27 @@ class Client:
         request = requests.start(spec, request_id=request_id or requests.new_request_id(), job_id=job_id)
         async with time_limit(deadline):
             return await self._collect(Cursor.of_run(request), on_gap)
+
+    def stream(
+        self,
+        argv: Sequence[Argument],
+        *,
+        request_id: str | None = None,
+        job_id: str | None = None,
+        deadline: float | None = None,
+        on_gap: Callable[[Gap], None] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Output:
+        """Starts a job and gives its output live, in one call: `async with client.stream(argv) as output`.
+
+        The start is asked for by the first step of the iteration, which raises StartFailed when it fails. How the job
+        ended is in `output.result` then, its id in `output.job_id`. Leaving it early leaves the job running.
+        """
+        spec = requests.spec(argv, **options)
+        request = requests.start(spec, request_id=request_id or requests.new_request_id(), job_id=job_id)
+        return Output(
+            self.connection, Cursor.of_run(request), timeout=deadline, patience=self.patience, on_gap=on_gap
+        )
 
     async def _collect(self, cursor: Cursor, on_gap: Callable[[Gap], None] | None) -> Completed:
         written: dict[Stream, list[bytes]] = {Stream.STDOUT: [], Stream.STDERR: []}

@@ -16,6 +16,7 @@ from jobctl.answers import record_id
 from jobctl.errors import ConnectionLost, Internal, OutputGap, Unavailable
 from jobctl.events import Chunk, End, Event, Gap, Started, parse
 from jobctl.reconnect import Patience
+from jobctl.result import Result, result_of
 from jobctl.translate import time_limit
 from jobwire.wire import WireError
 
@@ -122,7 +123,20 @@ class Output:
         self._deadline: float | None = None
         self._on_gap = on_gap
         self._events = follow(connection, cursor, patience=patience)
-        self.end: End | None = None
+        self._end: End | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The job's id; "" until a job that is started by reading has been."""
+        return self._cursor.job_id
+
+    @property
+    def result(self) -> Result | None:
+        """How the job ended, once the iteration has; None before, and when the job goes on and was not followed."""
+        end = self._end
+        if end is None or end.termination is None:
+            return None
+        return result_of(self.job_id, termination=end.termination, usage=end.usage or b"", stderr_tail=b"")
 
     @property
     def offset(self) -> int:
@@ -145,7 +159,7 @@ class Output:
             if isinstance(event, Chunk):
                 return event
             if isinstance(event, End):
-                self.end = event
+                self._end = event
             elif isinstance(event, Gap):
                 if self._on_gap is None:
                     await self.aclose()

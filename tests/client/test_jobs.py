@@ -31,6 +31,34 @@ async def test_run_collects_what_it_said(alice: Client) -> None:
     assert done.stderr_tail == b""
 
 
+async def test_stream_starts_and_follows_in_one_call(alice: Client) -> None:
+    async with alice.stream(programs.say(out="out\n", err="err\n"), name="streamed") as output:
+        chunks = [chunk async for chunk in output]
+    assert {(chunk.stream, chunk.data) for chunk in chunks} == {
+        (jobctl.Stream.STDOUT, b"out\n"),
+        (jobctl.Stream.STDERR, b"err\n"),
+    }
+    assert output.offset == 8
+    assert output.result is not None
+    assert output.result.check().exit_code == 0
+    assert (await alice.get(output.job_id)).record.spec.name == "streamed"
+
+
+async def test_stream_of_what_cannot_be_started(alice: Client) -> None:
+    with pytest.raises(jobctl.StartFailed):
+        async with alice.stream(["no-such-program"]) as output:
+            await anext(output)
+
+
+async def test_leaving_a_stream_leaves_the_job(alice: Client) -> None:
+    async with alice.stream(["sh", "-c", "echo begun; exec sleep 600"]) as output:
+        assert (await anext(output)).data == b"begun\n"
+    job = await alice.get(output.job_id)
+    assert job.record.state == JobState.RUNNING
+    await job.stop(grace=0)
+    await job.wait(timeout=PATIENCE)
+
+
 async def test_run_of_binary_output_without_a_newline(alice: Client) -> None:
     done = await alice.run(programs.write_bytes(300_000))
     assert len(done.stdout) == 300_000

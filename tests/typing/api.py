@@ -69,6 +69,10 @@ async def how_it_ended(client: Client, job: Job) -> None:
     assert_type(result.usage, jobctl.Usage)
     assert_type(result.termination, jobctl.Termination)
     assert_type(result.check(), jobctl.Result)
+    async with client.stream(["git", "--version"], timeout=5) as output:
+        assert_type([chunk async for chunk in output], list[jobctl.Chunk])
+    assert_type(output.job_id, str)
+    assert_type(output.result, jobctl.Result | None)
     done = await client.run(["git", "--version"])
     assert_type(done.check(), jobctl.Completed)
     assert_type((done.stdout, done.stderr, done.exit_status), tuple[bytes, bytes, int])

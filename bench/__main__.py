@@ -1,0 +1,30 @@
+"""`python -m bench [latency|rate|throughput ...]`: every question, or those named."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import latency, rate, sshd, throughput
+from bench.peers import peers
+
+QUESTIONS = {"latency": latency.run, "rate": rate.run, "throughput": throughput.run}
+
+
+async def main(names: list[str]) -> int:
+    unknown = set(names) - QUESTIONS.keys()
+    if unknown or sshd.missing():
+        print(
+            f"error: {'no such benchmark: ' + ', '.join(unknown) if unknown else 'needs ' + sshd.missing()}",
+            file=sys.stderr,
+        )
+        return 2
+    with tempfile.TemporaryDirectory(prefix="jobworker-bench-") as directory:
+        Path(directory).chmod(0o711)
+        async with peers(Path(directory)) as (kept, fresh):
+            for name in names or QUESTIONS:
+                await QUESTIONS[name](kept, fresh)
+    return 0
+
+
+sys.exit(asyncio.run(main(sys.argv[1:])))

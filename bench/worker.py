@@ -1,0 +1,84 @@
+"""A worker of the benchmark's own: certificates, state, server and supervisor; gone with the context."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jobctl
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Where it listens, and the directory with its certificates and state."""
+
+    address: str
+    directory: Path
+    server: asyncio.subprocess.Process
+
+    @property
+    def supervisor_pid(self) -> int:
+        return int((self.directory / "state" / "supervisor.lock").read_text())
+
+    def client(self) -> jobctl.Client:
+        return jobctl.Client(self.address, ca=self.directory / "ca.pem", cert=self.directory / "alice.pem")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What jobctl needs to find this worker."""
+        return {
+            "JOBCTL_ADDRESS": self.address,
+            "JOBCTL_CA": str(self.directory / "ca.pem"),
+            "JOBCTL_CERT": str(self.directory / "alice.pem"),
+        }
+
+
+@asynccontextmanager
+async def worker(directory: Path) -> AsyncIterator[Worker]:
+    """Starts one on a free port, with the client alice, and ends server and supervisor by their pids."""
+    directory.mkdir(mode=0o711, exist_ok=True)
+    directory.chmod(0o711)
+    await _call("sh", str(ROOT / "ca" / "gen.sh"), str(directory))
+    state = ["--state", str(directory / "state")]
+    await _call(
+        str(SCRIPTS / "jobworker"),
+        "client",
+        "add",
+        "alice",
+        "--cert",
+        str(directory / "alice.pem"),
+        "--role",
+        "operator",
+        *state,
+    )
+    server = await asyncio.create_subprocess_exec(
+        str(SCRIPTS / "jobworker"), "serve", *state, "--listen", "127.0.0.1:0",
+        "--cert", str(directory / "server.pem"), "--client-ca", str(directory / "ca.pem"),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert server.stdout
+        async with asyncio.timeout(30):
+            ready = (await server.stdout.readline()).decode()
+        address = ready.split(" serving on ")[1].split(",")[0]
+        running = Worker(address, directory, server)
+        supervisor = running.supervisor_pid
+        yield running
+    finally:
+        server.terminate()
+        await server.wait()
+    if Path(f"/proc/{supervisor}").exists():  # it stays only when jobs do
+        os.kill(supervisor, signal.SIGTERM)
+
+
+async def _call(*argv: str) -> None:
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+    if await process.wait():
+        raise RuntimeError(f"{' '.join(argv)} failed")
