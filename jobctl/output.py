@@ -16,7 +16,6 @@ from jobctl.answers import record_id
 from jobctl.errors import ConnectionLost, Internal, OutputGap, Unavailable
 from jobctl.events import Chunk, End, Event, Gap, Started, parse
 from jobctl.reconnect import Patience
-from jobctl.result import Result, result_of
 from jobctl.translate import time_limit
 from jobwire.wire import WireError
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jobctl.connection import Connection
+    from jobctl.result import Result
 
 
 class Cursor:
@@ -133,6 +133,8 @@ class Output:
     @property
     def result(self) -> Result | None:
         """How the job ended, once the iteration has; None before, and when the job goes on and was not followed."""
+        from jobctl.result import result_of  # noqa: PLC0415 - the command line does without
+
         end = self._end
         if end is None or end.termination is None:
             return None

@@ -52,8 +52,8 @@ async def test_without_following_it_ends_with_the_present(alice: Client) -> None
     assert (await anext(job.output(timeout=PATIENCE))).data == b"ready\n"
     output = job.output(follow=False, timeout=PATIENCE)
     assert [chunk.data async for chunk in output] == [b"ready\n"]
-    assert output.end is not None
-    assert output.end.termination is None
+    assert output.offset == len(b"ready\n")
+    assert output.result is None
     await job.stop(grace=0)
 
 
