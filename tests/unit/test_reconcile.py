@@ -1,0 +1,87 @@
+"""The verdict for every combination of witnesses, and that one witness can be wrong."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from generated.jobworker.v1 import EndReason, JobRecord, JobSpec, JobState
+from jobworker import records
+from jobworker.lifecycle import RUNNING, STARTING, STOPPING
+from jobworker.reconcile import Verdict, decide, output_info, settle
+from jobworker.supervisor.messages import ListedJob
+
+NOW = 1_767_225_600_000_000_000
+HELD: ListedJob = {"job": "j", "pid": 42, "started_ns": NOW, "limits": {}, "stopping": False}
+ABOUT_TO_START: ListedJob = {**HELD, "started_ns": None}
+
+
+@pytest.mark.parametrize("state", [STARTING, RUNNING, STOPPING])
+def test_an_exit_record_decides_whatever_else_is_said(state: JobState) -> None:
+    for listed, has_directory in product((None, HELD, ABOUT_TO_START), (False, True)):
+        assert decide(state, listed=listed, has_exit=True, has_directory=has_directory) is Verdict.ENDED
+
+
+@pytest.mark.parametrize("state", [STARTING, RUNNING, STOPPING])
+def test_else_the_supervisor_decides(state: JobState) -> None:
+    for has_directory in (False, True):
+        assert decide(state, listed=HELD, has_exit=False, has_directory=has_directory) is Verdict.RUNS
+        assert (
+            decide(state, listed=ABOUT_TO_START, has_exit=False, has_directory=has_directory)
+            is Verdict.STARTS
+        )
+
+
+@pytest.mark.parametrize(
+    ("state", "has_directory", "verdict"),
+    [
+        (STARTING, False, Verdict.NEVER_STARTED),
+        (STARTING, True, Verdict.LOST),
+        (RUNNING, False, Verdict.LOST),
+        (RUNNING, True, Verdict.LOST),
+        (STOPPING, False, Verdict.LOST),
+        (STOPPING, True, Verdict.LOST),
+    ],
+)
+def test_else_what_was_begun_is_lost(state: JobState, has_directory: bool, verdict: Verdict) -> None:
+    assert decide(state, listed=None, has_exit=False, has_directory=has_directory) is verdict
+
+
+def record(state: JobState = STARTING) -> JobRecord:
+    entry = records.accept("j", owner="alice", spec=JobSpec(argv=["true"]), unix_nano=NOW, workdir="/")
+    entry.state = state
+    return entry
+
+
+def test_a_record_of_before_the_launch_catches_up(tmp_path: Path) -> None:
+    settled = settle(record(), listed=HELD, directory=tmp_path, unix_nano=NOW)
+    assert (settled.state, settled.pid) == (RUNNING, 42)
+    assert settled.started_at == records.moment(NOW)
+
+
+def test_a_stop_that_was_recorded_is_kept(tmp_path: Path) -> None:
+    assert settle(record(STOPPING), listed=HELD, directory=tmp_path, unix_nano=NOW).state == STOPPING
+
+
+def test_a_launch_on_its_way_is_left_to_itself(tmp_path: Path) -> None:
+    assert settle(record(), listed=ABOUT_TO_START, directory=tmp_path, unix_nano=NOW).state == STARTING
+
+
+def test_a_damaged_exit_record_leaves_the_job_to_the_other_witnesses(tmp_path: Path) -> None:
+    (tmp_path / "exit").write_text(json.dumps({"version": 1, "job": "j", "exit_code": "three"}))
+    before = record(RUNNING)
+    assert settle(before, listed=HELD, directory=tmp_path, unix_nano=NOW).state == RUNNING
+    lost = settle(before, listed=None, directory=tmp_path, unix_nano=NOW)
+    assert lost.termination is not None
+    assert lost.termination.reason == EndReason.LOST
+    assert lost.ended_at == records.moment(NOW)
+
+
+def test_output_of_a_job_without_files_is_unknown(tmp_path: Path) -> None:
+    assert output_info(tmp_path) is None
+    (tmp_path / "output.log").write_bytes(b"12345")
+    (tmp_path / "output.idx").write_bytes(b"damaged")
+    info = output_info(tmp_path)
+    assert info is not None
+    assert (info.size, info.head, info.dropped) == (5, 0, 0)

@@ -1,0 +1,152 @@
+"""Where settings come from, in which order, and how a wrong one is named."""
+
+from pathlib import Path
+
+import pytest
+
+from jobworker import settings
+from jobworker.errors import InvalidArgument
+from jobworker.settings import Address, Settings, UidRange, parse_address, read_file, resolve
+
+NEEDED = {"cert": "server.pem", "client_ca": "ca.pem"}
+
+
+def told(
+    flags: dict[str, str | None] | None = None,
+    environment: dict[str, str] | None = None,
+    file: dict[str, str] | None = None,
+) -> Settings:
+    return resolve({**NEEDED, **(flags or {})}, environment=environment or {}, file=file or {})
+
+
+def test_defaults() -> None:
+    assert told() == Settings(
+        cert=Path("server.pem"),
+        client_ca=Path("ca.pem"),
+        key=None,
+        state=Path("state"),
+        listen=Address("127.0.0.1", 9090),
+        uid_range=UidRange(61184, 65519),
+        scratch=None,
+        cgroup_root=None,
+        drain_seconds=10.0,
+        max_request_bytes=4 * 2**20,
+    )
+
+
+def test_flags_beat_the_environment_and_that_beats_the_file() -> None:
+    environment, file = {"JOBWORKER_STATE": "/env"}, {"state": "/file", "drain_seconds": "3"}
+    assert told({"state": "/flag"}, environment, file).state == Path("/flag")
+    assert told({"state": None}, environment, file).state == Path("/env")
+    assert told({}, {}, file).state == Path("/file")
+    assert told({}, environment, file).drain_seconds == 3
+
+
+def test_every_setting_can_be_said_in_all_three_places(tmp_path: Path) -> None:
+    texts = {
+        "cert": "c.pem",
+        "client_ca": "a.pem",
+        "key": "k.pem",
+        "state": "/s",
+        "listen": "[::1]:1",
+        "uid_range": "5-6",
+        "scratch": "/x",
+        "cgroup_root": "/sys/fs/cgroup/x",
+        "drain_seconds": "0.5",
+        "max_request_bytes": "7",
+    }
+    wanted = resolve(texts, environment={}, file={})
+    assert set(texts) == set(vars(wanted))
+    environment = {settings.variable(name): text for name, text in texts.items()}
+    assert resolve({}, environment=environment, file={}) == wanted
+    numbers = {"drain_seconds", "max_request_bytes"}
+    lines = [f"{name} = {text}" if name in numbers else f'{name} = "{text}"' for name, text in texts.items()]
+    (tmp_path / "worker.toml").write_text("\n".join(lines))
+    read = resolve({}, environment={}, file=read_file(tmp_path / "worker.toml"))
+    assert read.cert == tmp_path / "c.pem"  # beside the file
+    assert read.state == Path("/s")
+    assert (read.listen, read.uid_range, read.max_request_bytes) == (Address("::1", 1), UidRange(5, 6), 7)
+
+
+def test_what_is_missing_is_named_with_the_ways_to_give_it() -> None:
+    with pytest.raises(InvalidArgument, match="setting 'cert' is missing") as raised:
+        resolve({}, environment={}, file={})
+    assert raised.value.field == "cert"
+    assert raised.value.hint == "give --cert, or set JOBWORKER_CERT"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("listen", "localhost:http"),
+        ("listen", "::1:9090"),
+        ("listen", "h:65536"),
+        ("listen", "h:-1"),
+        ("uid_range", "61184"),
+        ("uid_range", "0-5"),
+        ("uid_range", "9-8"),
+        ("uid_range", "1-4294967295"),
+        ("uid_range", "-1-5"),
+        ("drain_seconds", "soon"),
+        ("drain_seconds", "-1"),
+        ("drain_seconds", "nan"),
+        ("drain_seconds", "inf"),
+        ("max_request_bytes", "0"),
+        ("max_request_bytes", "4M"),
+        ("state", ""),
+        ("state", "a\0b"),
+        ("cgroup_root", ""),
+    ],
+)
+def test_a_wrong_value_names_setting_and_place(name: str, text: str) -> None:
+    with pytest.raises(InvalidArgument) as by_flag:
+        told({name: text})
+    assert by_flag.value.field == name
+    assert str(by_flag.value).startswith(f"--{name.replace('_', '-')} is wrong: ")
+    assert by_flag.value.hint
+    with pytest.raises(InvalidArgument, match=f"JOBWORKER_{name.upper()} is wrong"):
+        told(environment={f"JOBWORKER_{name.upper()}": text})
+    with pytest.raises(InvalidArgument, match=f"'{name}' in the settings file is wrong"):
+        told(file={name: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9090", Address("127.0.0.1", 9090)),
+        ("worker.example", Address("worker.example", 9090)),
+        (":0", Address("0.0.0.0", 0)),
+        ("[::1]:5", Address("::1", 5)),
+        ("[::1]", Address("::1", 9090)),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "field"),
+    [
+        ("state = ", "is not TOML", "config"),
+        ("stat = 'x'", "'stat' is not a setting", "stat"),
+        ("state = true", "'state' is not a setting with a text", "state"),
+        ("[state]\nx = 1", "'state' is not a setting with a text", "state"),
+        ("listen = ['a']", "'listen' is not a setting with a text", "listen"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, content: str, message: str, field: str) -> None:
+    path = tmp_path / "worker.toml"
+    path.write_text(content)
+    with pytest.raises(InvalidArgument, match=message) as raised:
+        read_file(path)
+    assert str(path) in str(raised.value)
+    assert raised.value.field == field
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"cannot read settings file .*: no such file"):
+        read_file(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"state = '\xff'")
+    with pytest.raises(InvalidArgument, match="is not TOML"):
+        read_file(tmp_path / "latin.toml")
