@@ -16,7 +16,9 @@ from jobwire.wire import field_bytes, field_varint, varint
 from jobworker.outputindex import Record
 
 MAX_CHUNK = 256 * 1024  # bytes of data in one event
-MAX_BATCH = 1024 * 1024  # bytes of the log that one batch spans
+MAX_BATCH = 512 * 1024  # bytes of the log that one batch spans
+
+Event = tuple[bytes | memoryview, ...]  # the parts of an encoded message: joined once, when it is sent
 
 UNREADABLE = 0  # as a stream: bytes of which the index does not tell the stream any more
 RETENTION = GapReason(GapReason.RETENTION)
@@ -62,23 +64,23 @@ def cut(records: Sequence[Record], *, cursor: int, wanted: frozenset[int]) -> tu
     return pieces, cursor
 
 
-def chunk(piece: Piece, data: bytes | memoryview) -> bytes:
-    """An event with a Chunk: fields in order, zeros left out, as betterproto writes it."""
+def chunk(piece: Piece, data: bytes | memoryview) -> Event:
+    """An event with a Chunk: fields in order, zeros left out, as betterproto writes it. The data is not copied."""
     head = field_varint(1, piece.stream)
     if piece.start:
         head += field_varint(2, piece.start)
     head += b"\x1a" + varint(len(data))
     tail = field_varint(4, piece.time_ns) if piece.time_ns else b""
-    return b"".join((b"\x0a", varint(len(head) + len(data) + len(tail)), head, data, tail))
+    return b"\x0a" + varint(len(head) + len(data) + len(tail)) + head, data, tail
 
 
-def gap(start: int, end: int, reason: GapReason) -> bytes:
+def gap(start: int, end: int, reason: GapReason) -> Event:
     """An event with a Gap."""
     first = field_varint(1, start) if start else b""
-    return field_bytes(2, first + field_varint(2, end) + field_varint(3, reason))
+    return (field_bytes(2, first + field_varint(2, end) + field_varint(3, reason)),)
 
 
-def end(record: JobRecord | None, *, final_offset: int) -> bytes:
+def end(record: JobRecord | None, *, final_offset: int) -> Event:
     """An event with an End; without a record the job has not ended."""
     body = b""
     if record is not None and record.termination is not None:
@@ -87,9 +89,9 @@ def end(record: JobRecord | None, *, final_offset: int) -> bytes:
         body += field_bytes(2, encode(record.usage))
     if final_offset:
         body += field_varint(3, final_offset)
-    return field_bytes(3, body)
+    return (field_bytes(3, body),)
 
 
-def started(record: JobRecord) -> bytes:
+def started(record: JobRecord) -> Event:
     """The event with which RunJobResponse alone begins."""
-    return field_bytes(4, encode(record))
+    return (field_bytes(4, encode(record)),)

@@ -9,6 +9,7 @@ hand, nothing polls, and a follower that waits costs nothing.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from aiofiles.base import wrap
 from generated.jobworker.v1 import JobRecord
 from jobworker import events
 from jobworker.errors import InvalidArgument, Unavailable
-from jobworker.events import UNREADABLE, Piece
+from jobworker.events import UNREADABLE, Event, Piece
 from jobworker.jobs import OutputSource
 from jobworker.outputindex import (
     STDERR,
@@ -34,15 +35,14 @@ from jobworker.outputindex import (
 )
 from jobworker.outputs import OpenOutput, Outputs, Place
 
-READ_ASIDE = 256 * 1024  # bytes; a larger read goes to a thread, a smaller one is in the page cache
 PAGE = 512  # index records read at a time
 
-_read_aside = wrap(os.pread)
+_preadv_aside = wrap(os.preadv)
 
 
 async def follow(
     source: OutputSource, *, outputs: Outputs, offset: int, follow: bool, streams: frozenset[int]
-) -> AsyncGenerator[list[bytes], None]:
+) -> AsyncGenerator[list[Event], None]:
     """Yields what is ready as lists of events, the last of which is `end`.
 
     With `follow` it goes on until the job has ended, else up to the present. `streams` empty: all of them.
@@ -91,6 +91,27 @@ def _set_when_done(future: asyncio.Future[JobRecord], event: asyncio.Event) -> I
         future.remove_done_callback(done)
 
 
+async def read(fd: int, size: int, offset: int) -> memoryview:
+    """Up to `size` bytes of a file, fewer only at its end: at once what is in the page cache, the rest by a thread.
+
+    A hop to a thread and back costs more than to copy a whole batch; the disk must not stop the loop.
+    """
+    buffer = bytearray(size)
+    try:
+        got = os.preadv(fd, (buffer,), offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+            raise
+        got = 0
+    view = memoryview(buffer)
+    while got < size:
+        more = await _preadv_aside(fd, (view[got:],), offset + got)
+        if not more:
+            break
+        got += more
+    return view[:got]
+
+
 class _Reader:
     """One follower's place in one output."""
 
@@ -109,9 +130,9 @@ class _Reader:
         self._number = find_offset(output.index, offset)  # of the next record that is not in the page
         self._page: list[Record] = []
 
-    async def read(self, *, ended: bool) -> list[bytes]:
+    async def read(self, *, ended: bool) -> list[Event]:
         """The next batch of events; empty only when exhausted. `ended`: nothing will be written any more."""
-        batch: list[bytes] = []
+        batch: list[Event] = []
         while not batch:
             place = self._place()
             batch = self._shared(place)
@@ -125,9 +146,9 @@ class _Reader:
         self.exhausted = not self._page
         return batch
 
-    async def _next(self) -> list[bytes]:
+    async def _next(self) -> list[Event]:
         pieces, after = events.cut(self._page, cursor=self.cursor, wanted=self._wanted)
-        batch: list[bytes] = []
+        batch: list[Event] = []
         if pieces:
             batch, after = await self._deliver(pieces, after)
         self.cursor = max(self.cursor, after)
@@ -135,12 +156,12 @@ class _Reader:
             del self._page[0]
         return batch
 
-    async def _deliver(self, pieces: list[Piece], after: int) -> tuple[list[bytes], int]:
+    async def _deliver(self, pieces: list[Piece], after: int) -> tuple[list[Event], int]:
         """The events of one batch and the cursor after it; a gap alone when its first byte cannot be had."""
         start, end = pieces[0].start, pieces[-1].end
         if pieces[0].stream == UNREADABLE:
             return [events.gap(start, end, events.DAMAGED)], after
-        data = memoryview(await self._bytes(start, end))
+        data = await self._bytes(start, end)
         head = self._header().head
         if head > start:  # a hole was punched, maybe before the data was read
             self._number = find_offset(self._output.index, head)
@@ -155,14 +176,12 @@ class _Reader:
                 batch.append(events.gap(piece.start + len(part), piece.end, events.DAMAGED))
         return batch, after
 
-    async def _bytes(self, start: int, end: int) -> bytes:
+    async def _bytes(self, start: int, end: int) -> memoryview:
         """What the log has of these bytes; less, or nothing, when it is damaged."""
         try:
-            if end - start < READ_ASIDE:
-                return os.pread(self._output.log, end - start, start)
-            return await _read_aside(self._output.log, end - start, start)
+            return await read(self._output.log, end - start, start)
         except OSError:
-            return b""
+            return memoryview(b"")
 
     def _header(self) -> Header:
         try:
@@ -173,7 +192,7 @@ class _Reader:
     def _place(self) -> Place:
         return self.cursor, self._number, self._wanted
 
-    def _shared(self, place: Place) -> list[bytes]:
+    def _shared(self, place: Place) -> list[Event]:
         """The batch that another follower has just made at this very place, and moves on; else nothing."""
         shared = self._output.shared
         if self._page or shared is None or shared[0] != place:
@@ -181,7 +200,7 @@ class _Reader:
         self.cursor, self._number, _ = shared[1]
         return shared[2]
 
-    def _share(self, place: Place, batch: list[bytes]) -> None:
+    def _share(self, place: Place, batch: list[Event]) -> None:
         """Keeps a batch that took all there was for the next follower that comes to the same place."""
         if self._output.followers > 1 and not self._page:
             self._output.shared = (place, self._place(), batch)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobworker import syscalls
+from jobworker.events import Event
 from jobworker.outputindex import INDEX_NAME, LOG_NAME, IndexFile
 
 _EVENTS_SIZE = 64 * 1024  # bytes read from inotify at a time
@@ -36,7 +37,7 @@ class OpenOutput:
         self.followers = 0
         self.waiting: set[asyncio.Event] = set()
         self.watch: int | None = None
-        self.shared: tuple[Place, Place, list[bytes]] | None = None  # the last batch: from, to, events
+        self.shared: tuple[Place, Place, list[Event]] | None = None  # the last batch: from, to, events
 
     def close(self) -> None:
         os.close(self.index.fd)

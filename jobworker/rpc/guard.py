@@ -30,14 +30,14 @@ from jobworker import errors, policy
 from jobworker.identity import Identity, address_of
 from jobworker.rpc import status, validate
 from jobworker.rpc.calls import Call, OpenCalls
-from jobworker.rpc.streams import Reply, ServerStream, receive
+from jobworker.rpc.streams import Parts, Reply, ServerStream, receive
 from jobworker.store import AuditStore
 
 log = logging.getLogger(__name__)
 
 Answer = Message | bytes
 Unary = Callable[[Call, Any], Awaitable[Answer]]
-Streaming = Callable[[Call, Any], AsyncGenerator[Sequence[bytes], None]]
+Streaming = Callable[[Call, Any], AsyncGenerator[Sequence[Parts], None]]
 Serve = Callable[[ServerStream], Awaitable[None]]
 
 WITH_SPEC = (StartJobRequest, RunJobRequest)
@@ -139,7 +139,7 @@ class Guard:
                     self._record(call, Status.OK)
                     unrecorded = False
                 reply = Reply(stream)
-                await reply.send((data,))
+                await reply.send(((data,),))
                 await reply.finish()
             except BaseException as error:
                 self._refuse(error, method.verb, call, audited=unrecorded)

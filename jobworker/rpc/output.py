@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 from generated.jobworker import v1
 from jobworker import events
+from jobworker.events import Event
 from jobworker.follow import follow
 from jobworker.jobs import Jobs, OutputSource
 from jobworker.outputs import Outputs
@@ -18,7 +19,7 @@ from jobworker.rpc.calls import Call
 
 ALL: frozenset[int] = frozenset()
 
-Events = AsyncGenerator[list[bytes], None]
+Events = AsyncGenerator[list[Event], None]
 
 
 class OutputVerbs:

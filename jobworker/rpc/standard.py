@@ -47,7 +47,7 @@ class MessageStream:
             raise status.from_wire(WireError(str(error))) from error
 
     async def send_message(self, message: Any) -> None:
-        await self._reply.send((message.SerializeToString(),))
+        await self._reply.send(((message.SerializeToString(),),))
 
     def __aiter__(self) -> MessageStream:
         return self

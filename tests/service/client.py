@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from generated.jobworker.v1 import (
     JobSpec,
     RunJobRequest,
     StartJobRequest,
+    StopJobRequest,
+    Stream,
     StreamOutputRequest,
     WaitJobRequest,
     WorkerServiceStub,
@@ -36,6 +38,7 @@ from tests.harness import Worker
 PATIENCE = 20.0  # seconds
 
 Event = Chunk | Gap | End | JobRecord
+Events = AsyncGenerator[Event, None]
 
 
 def tls(certificate: Path | None, authority: Path) -> ssl.SSLContext:
@@ -51,6 +54,34 @@ def tls(certificate: Path | None, authority: Path) -> ssl.SSLContext:
 def address(worker: Worker) -> tuple[str, int]:
     host, _, port = worker.address.rpartition(":")
     return host, int(port)
+
+
+@dataclass
+class Run:
+    """What a stream of output brought."""
+
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def out(self) -> bytes:
+        return self._bytes(1)
+
+    @property
+    def err(self) -> bytes:
+        return self._bytes(2)
+
+    @property
+    def end(self) -> End:
+        assert isinstance(self.events[-1], End)
+        return self.events[-1]
+
+    @property
+    def started(self) -> JobRecord:
+        assert isinstance(self.events[0], JobRecord)
+        return self.events[0]
+
+    def _bytes(self, stream: int) -> bytes:
+        return b"".join(e.data for e in self.events if isinstance(e, Chunk) and int(e.stream) == stream)
 
 
 async def close(channel: Channel) -> None:
@@ -86,12 +117,25 @@ class Client:
         request = StartJobRequest(spec=JobSpec(argv=list(argv), **spec), request_id=request_id)
         return (await self.jobs.start_job(request, timeout=PATIENCE)).job
 
-    async def run(self, *argv: str, request_id: str = "", **spec: Any) -> "Run":
-        run = Run()
+    async def run(self, *argv: str, request_id: str = "", **spec: Any) -> Run:
+        return await collect(self.running(*argv, request_id=request_id, **spec))
+
+    def running(self, *argv: str, request_id: str = "", **spec: Any) -> Events:
+        """The events of RunJob as they come."""
         request = RunJobRequest(spec=JobSpec(argv=list(argv), **spec), request_id=request_id)
-        async for response in self.jobs.run_job(request, timeout=PATIENCE):
-            run.events.append(event_of(response))
-        return run
+        return _events(self.jobs.run_job(request))
+
+    def follow(
+        self, job_id: str, *, offset: int = 0, follow: bool = True, streams: Sequence[int] = ()
+    ) -> Events:
+        """The events of StreamOutput as they come."""
+        request = StreamOutputRequest(
+            job_id=job_id, offset=offset, follow=follow, streams=[Stream.try_value(n) for n in streams]
+        )
+        return _events(self.jobs.stream_output(request))
+
+    async def stop(self, job_id: str, **fields: Any) -> JobRecord:
+        return (await self.jobs.stop_job(StopJobRequest(job_id=job_id, **fields), timeout=PATIENCE)).job
 
     async def get(self, job_id: str) -> JobRecord:
         return (await self.jobs.get_job(GetJobRequest(job_id=job_id), timeout=PATIENCE)).job
@@ -100,36 +144,24 @@ class Client:
         return (await self.jobs.wait_job(WaitJobRequest(job_id=job_id), timeout=PATIENCE)).job
 
 
-@dataclass
-class Run:
-    """What a stream of output brought."""
-
-    events: list[Event] = field(default_factory=list)
-
-    @property
-    def out(self) -> bytes:
-        return self._bytes(1)
-
-    @property
-    def err(self) -> bytes:
-        return self._bytes(2)
-
-    @property
-    def end(self) -> End:
-        assert isinstance(self.events[-1], End)
-        return self.events[-1]
-
-    @property
-    def started(self) -> JobRecord:
-        assert isinstance(self.events[0], JobRecord)
-        return self.events[0]
-
-    def _bytes(self, stream: int) -> bytes:
-        return b"".join(e.data for e in self.events if isinstance(e, Chunk) and int(e.stream) == stream)
+async def _events(responses: AsyncIterator[betterproto.Message]) -> Events:
+    async with aclosing(cast("AsyncGenerator[betterproto.Message, None]", responses)):
+        async for response in responses:
+            yield cast("Event", betterproto.which_one_of(response, "event")[1])
 
 
-def event_of(response: betterproto.Message) -> Event:
-    return cast("Event", betterproto.which_one_of(response, "event")[1])
+async def next_of(events: Events) -> Event:
+    """The next event, which must come soon."""
+    return await asyncio.wait_for(anext(events), PATIENCE)
+
+
+async def collect(events: Events) -> Run:
+    """All events to the end, which must come soon."""
+    run = Run()
+    async with asyncio.timeout(PATIENCE), aclosing(events):
+        async for event in events:
+            run.events.append(event)
+    return run
 
 
 @asynccontextmanager
@@ -164,10 +196,8 @@ def as_refusal(error: GRPCError) -> Refusal:
 async def until_said(client: Client, job_id: str, words: bytes) -> None:
     """Returns once the job's output contains the words."""
     said = b""
-    request = StreamOutputRequest(job_id=job_id, follow=True)
-    async with aclosing(client.jobs.stream_output(request, timeout=PATIENCE)) as responses:
-        async for response in responses:
-            event = event_of(response)
+    async with asyncio.timeout(PATIENCE), aclosing(client.follow(job_id)) as events:
+        async for event in events:
             said += event.data if isinstance(event, Chunk) else b""
             if words in said:
                 return

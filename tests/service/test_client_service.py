@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from grpclib.const import Status
 
+from ca import files
+from ca.authority import Identity
 from generated.jobworker.v1 import (
     ClientRecord,
     GetWorkerRequest,
@@ -23,11 +25,14 @@ OPERATOR = Role(Role.OPERATOR)
 
 
 @pytest.fixture
-def newcomer(worker: Worker, tmp_path: Path) -> Path:
+def identity(worker: Worker) -> Identity:
     """A certificate of the worker's authority that nobody has registered."""
-    from ca import files
+    return files.load_authority(worker.certificates.directory).issue_client("newcomer")
 
-    identity = files.load_authority(worker.certificates.directory).issue_client("newcomer")
+
+@pytest.fixture
+def newcomer(identity: Identity, tmp_path: Path) -> Path:
+    """Certificate and key as a file."""
     path = tmp_path / "newcomer.pem"
     path.write_bytes(identity.pem)
     return path
@@ -42,7 +47,7 @@ async def register(client: Client, certificate: bytes, **fields: object) -> Clie
 
 
 async def test_a_registered_client_is_let_in_and_a_revoked_one_is_not(
-    root: Client, worker: Worker, newcomer: Path
+    root: Client, worker: Worker, identity: Identity, newcomer: Path
 ) -> None:
     stranger = Client(worker, context=tls(newcomer, worker.certificates.authority))
     refused = await refusal(stranger.worker.get_worker(GetWorkerRequest()))
@@ -50,7 +55,7 @@ async def test_a_registered_client_is_let_in_and_a_revoked_one_is_not(
     assert "sha256:" in refused.message
     assert "jobworker client add" in refused.detail.hint
 
-    record = await register(root, newcomer.read_bytes())
+    record = await register(root, identity.certificate_pem)
     assert record.public_key_sha256.hex() in refused.message
     told = await stranger.worker.get_worker(GetWorkerRequest())
     assert told.client_id == record.client_id
@@ -63,13 +68,11 @@ async def test_a_registered_client_is_let_in_and_a_revoked_one_is_not(
     await stranger.close()
 
 
-async def test_der_is_as_good_as_pem(root: Client, newcomer: Path) -> None:
-    pem = newcomer.read_text()
-    begin, end = pem.index("-----BEGIN CERTIFICATE"), pem.index("-----END CERTIFICATE-----")
-    der = ssl.PEM_cert_to_DER_cert(pem[begin : end + len("-----END CERTIFICATE-----\n")])
+async def test_der_is_as_good_as_pem(root: Client, identity: Identity) -> None:
+    der = ssl.PEM_cert_to_DER_cert(identity.certificate_pem.decode())
     record = await register(root, der)
     assert len(record.public_key_sha256) == 32
-    taken = await refusal(register(root, newcomer.read_bytes()))
+    taken = await refusal(register(root, identity.certificate_pem))
     assert taken.status is Status.ALREADY_EXISTS
 
 
@@ -93,10 +96,10 @@ async def test_a_client_that_is_not_there_cannot_be_revoked(root: Client) -> Non
 
 
 @pytest.mark.parametrize("name", ["alice", "carol"])
-async def test_only_an_admin_may(worker: Worker, name: str, newcomer: Path) -> None:
+async def test_only_an_admin_may(worker: Worker, name: str, identity: Identity) -> None:
     async with connected(worker, name) as client:
         for call in (
-            register(client, newcomer.read_bytes()),
+            register(client, identity.certificate_pem),
             client.clients.list_clients(ListClientsRequest()),
             client.clients.revoke_client(RevokeClientRequest(client_id="bob")),
         ):

@@ -2,7 +2,7 @@
 
 from grpclib.const import Status
 
-from generated.jobworker.v1 import DeleteJobRequest, StopJobRequest
+from generated.jobworker.v1 import DeleteJobRequest
 from tests.harness import Worker, programs
 from tests.service.client import Client, refusal
 
@@ -23,7 +23,7 @@ async def test_a_job_that_runs_is_kept(alice: Client) -> None:
     refused = await refusal(alice.jobs.delete_job(DeleteJobRequest(job_id=job.job_id)))
     assert refused.status is Status.FAILED_PRECONDITION
     assert refused.detail.hint
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    await alice.stop(job.job_id)
 
 
 async def test_only_the_owner_and_an_admin(alice: Client, bob: Client, carol: Client, root: Client) -> None:

@@ -27,6 +27,7 @@ from jobwire.codec import decode
 from jobworker import outputindex
 from jobworker.errors import InvalidArgument, Unavailable
 from jobworker.events import MAX_CHUNK
+from jobworker.events import Event as Parts
 from jobworker.follow import follow
 from jobworker.jobs import OutputSource
 from jobworker.outputs import Outputs
@@ -94,8 +95,8 @@ async def outputs() -> AsyncIterator[Outputs]:
 Event = Chunk | Gap | End
 
 
-def parse(batch: list[bytes]) -> list[Event]:
-    messages = (decode(StreamOutputResponse, event) for event in batch)
+def parse(batch: list[Parts]) -> list[Event]:
+    messages = (decode(StreamOutputResponse, b"".join(parts)) for parts in batch)
     return [cast("Event", betterproto.which_one_of(message, "event")[1]) for message in messages]
 
 

@@ -4,7 +4,7 @@ import uuid
 
 from grpclib.const import Status
 
-from generated.jobworker.v1 import GetJobRequest, JobState, StopJobRequest
+from generated.jobworker.v1 import GetJobRequest, JobState
 from tests.harness import programs
 from tests.service.client import Client, refusal, until_said
 
@@ -18,7 +18,7 @@ async def test_a_running_job_tells_its_use_and_output_of_now(alice: Client) -> N
     assert now.output.size == 6
     assert now.usage is not None
     assert now.usage.cpu_user_usec is not None
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    await alice.stop(job.job_id)
 
 
 async def test_an_ended_job_tells_how_it_ended(alice: Client) -> None:

@@ -3,7 +3,7 @@
 import os
 from datetime import UTC, datetime
 
-from generated.jobworker.v1 import CgroupMode, GetWorkerRequest, Role, StopJobRequest
+from generated.jobworker.v1 import CgroupMode, GetWorkerRequest, Role
 from jobwire import __version__
 from tests.harness import Worker, programs
 from tests.service.client import Client
@@ -28,7 +28,7 @@ async def test_it_counts_jobs(alice: Client) -> None:
     job = await alice.start(*programs.sleep())
     during = await alice.worker.get_worker(GetWorkerRequest())
     assert during.jobs_running == before.jobs_running + 1
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    await alice.stop(job.job_id)
     await alice.wait(job.job_id)
     after = await alice.worker.get_worker(GetWorkerRequest())
     assert (after.jobs_running, after.jobs_ended) == (before.jobs_running, before.jobs_ended + 1)

@@ -5,7 +5,7 @@ import uuid
 import pytest
 from grpclib.const import Status
 
-from generated.jobworker.v1 import JobFilter, JobState, ListJobsRequest, StopJobRequest
+from generated.jobworker.v1 import JobFilter, JobState, ListJobsRequest
 from tests.harness import programs
 from tests.service.client import Client, refusal
 
@@ -47,7 +47,7 @@ async def test_every_field_of_the_filter_must_hold(alice: Client) -> None:
     assert await ids(alice, id_prefix=done.job_id) == [done.job_id]
     assert done.job_id in await ids(alice, id_prefix=done.job_id[:8])
     assert await ids(alice, owner="bob", labels={"run": mark}) == []
-    await alice.jobs.stop_job(StopJobRequest(job_id=sleeping.job_id))
+    await alice.stop(sleeping.job_id)
 
 
 async def test_operators_see_their_own_admin_and_viewer_all(

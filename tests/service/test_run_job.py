@@ -5,17 +5,9 @@ import uuid
 
 from grpclib.const import Status
 
-from generated.jobworker.v1 import (
-    EndReason,
-    JobSpec,
-    JobState,
-    RunJobRequest,
-    StopJobRequest,
-    Stream,
-    StreamOutputRequest,
-)
+from generated.jobworker.v1 import Chunk, EndReason, JobRecord, JobState, Stream
 from tests.harness import programs
-from tests.service.client import PATIENCE, Client, Run, event_of, refusal
+from tests.service.client import PATIENCE, Client, Run, collect, next_of, refusal
 
 
 async def test_started_then_output_then_end(alice: Client) -> None:
@@ -35,20 +27,20 @@ async def test_a_program_that_says_nothing(alice: Client) -> None:
 
 
 async def test_started_comes_before_the_job_has_said_or_done_anything(alice: Client) -> None:
-    request = RunJobRequest(spec=JobSpec(argv=programs.sleep(30)))
-    stream = alice.jobs.run_job(request, timeout=PATIENCE)
-    record = event_of(await anext(stream))
-    await stream.aclose()
-    await alice.jobs.stop_job(StopJobRequest(job_id=record.job_id))
+    events = alice.running(*programs.sleep())
+    record = await next_of(events)
+    await events.aclose()
+    assert isinstance(record, JobRecord)
+    assert record.state == JobState.RUNNING
+    await alice.stop(record.job_id)
 
 
 async def test_output_arrives_while_the_job_runs(alice: Client) -> None:
-    request = RunJobRequest(spec=JobSpec(argv=programs.ready_then_sleep()))
     run = Run()
-    async for response in alice.jobs.run_job(request, timeout=PATIENCE):
-        run.events.append(event_of(response))
+    async for event in alice.running(*programs.ready_then_sleep()):
+        run.events.append(event)
         if run.out == b"ready\n":
-            await alice.jobs.stop_job(StopJobRequest(job_id=run.started.job_id))
+            await alice.stop(run.started.job_id)
     assert run.end.termination is not None
     assert run.end.termination.reason == EndReason.STOPPED
 
@@ -63,16 +55,14 @@ async def test_the_same_request_follows_the_same_job_from_the_first_byte(alice: 
 
 
 async def test_a_broken_stream_leaves_the_job_running(alice: Client) -> None:
-    request = RunJobRequest(spec=JobSpec(argv=programs.sh("echo one; sleep 0.3; echo two")))
-    stream = alice.jobs.run_job(request, timeout=PATIENCE)
-    record = event_of(await anext(stream))
-    await stream.aclose()
+    events = alice.running(*programs.sh("echo one; sleep 0.3; echo two"))
+    record = await next_of(events)
+    await events.aclose()
+    assert isinstance(record, JobRecord)
     ended = await alice.wait(record.job_id)
     assert ended.termination is not None
     assert ended.termination.exit_code == 0
-    follow = StreamOutputRequest(job_id=record.job_id, follow=True)
-    rest = Run([event_of(r) async for r in alice.jobs.stream_output(follow, timeout=PATIENCE)])
-    assert rest.out == b"one\ntwo\n"
+    assert (await collect(alice.follow(record.job_id))).out == b"one\ntwo\n"
 
 
 async def test_a_start_that_fails_is_an_error_and_no_event(alice: Client) -> None:
@@ -98,7 +88,7 @@ async def test_a_grandchild_that_keeps_stdout_does_not_hold_the_end_back(alice: 
 async def test_both_streams_keep_their_order(alice: Client) -> None:
     script = "for i in 1 2 3 4 5; do echo o$i; sleep 0.02; echo e$i >&2; sleep 0.02; done"
     run = await alice.run(*programs.sh(script))
-    order = [(int(e.stream), e.data) for e in run.events if hasattr(e, "data")]
+    order = [(int(event.stream), event.data) for event in run.events if isinstance(event, Chunk)]
     assert order == [
         (stream, b"%s%d\n" % (letter, n))
         for n in range(1, 6)

@@ -6,25 +6,18 @@ import hashlib
 import pytest
 from grpclib.const import Status
 
-from generated.jobworker.v1 import EndReason, StopJobRequest, Stream, StreamOutputRequest
+from generated.jobworker.v1 import EndReason
 from tests.harness import Worker, programs
-from tests.service.client import PATIENCE, Client, Run, event_of, refusal, until_said
-
-
-async def stream(client: Client, job_id: str, **fields: object) -> Run:
-    request = StreamOutputRequest(job_id=job_id, **fields)  # type: ignore[arg-type]
-    return Run(
-        [event_of(response) async for response in client.jobs.stream_output(request, timeout=PATIENCE)]
-    )
+from tests.service.client import Client, Run, collect, next_of, refusal, until_said
 
 
 async def test_an_ended_job_is_read_from_any_offset(alice: Client) -> None:
     job = await alice.start(*programs.say(out="abc", err="def"))
     await alice.wait(job.job_id)
-    whole = await stream(alice, job.job_id, follow=True)
+    whole = await collect(alice.follow(job.job_id))
     assert (whole.out, whole.err) == (b"abc", b"def")
     for offset in range(7):
-        part = await stream(alice, job.job_id, offset=offset, follow=True)
+        part = await collect(alice.follow(job.job_id, offset=offset))
         assert part.out + part.err == (whole.out + whole.err)[offset:]
         assert part.end == whole.end
 
@@ -32,20 +25,19 @@ async def test_an_ended_job_is_read_from_any_offset(alice: Client) -> None:
 async def test_without_follow_it_ends_at_the_present(alice: Client) -> None:
     job = await alice.start(*programs.ready_then_sleep())
     await until_said(alice, job.job_id, b"ready\n")
-    now = await stream(alice, job.job_id)
+    now = await collect(alice.follow(job.job_id, follow=False))
     assert now.out == b"ready\n"
     assert (now.end.termination, now.end.final_offset) == (None, 6)
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    await alice.stop(job.job_id)
 
 
 async def test_a_follower_that_comes_back_misses_nothing_and_gets_nothing_twice(alice: Client) -> None:
     job = await alice.start(*programs.lines(300, pause=0.002))
     got, offset = b"", 0
     while True:
-        request = StreamOutputRequest(job_id=job.job_id, offset=offset, follow=True)
-        responses = alice.jobs.stream_output(request, timeout=PATIENCE)
-        run = Run([event_of(await anext(responses))])
-        await responses.aclose()
+        events = alice.follow(job.job_id, offset=offset)
+        run = Run([await next_of(events)])
+        await events.aclose()
         if not run.out:
             break
         got, offset = got + run.out, offset + len(run.out)
@@ -56,7 +48,7 @@ async def test_a_follower_that_comes_back_misses_nothing_and_gets_nothing_twice(
 async def test_streams_may_be_chosen(alice: Client, streams: list[int]) -> None:
     job = await alice.start(*programs.say(out="out", err="err"))
     await alice.wait(job.job_id)
-    run = await stream(alice, job.job_id, streams=[Stream(n) for n in streams], follow=True)
+    run = await collect(alice.follow(job.job_id, streams=streams))
     assert run.out == (b"out" if 2 not in streams or 1 in streams else b"")
     assert run.err == (b"err" if 1 not in streams or 2 in streams else b"")
     assert run.end.final_offset == 6
@@ -64,7 +56,7 @@ async def test_streams_may_be_chosen(alice: Client, streams: list[int]) -> None:
 
 async def test_what_is_streamed_is_what_lies_on_the_disk(alice: Client, worker: Worker) -> None:
     job = await alice.start(*programs.write_bytes(20_000_000))
-    run = await stream(alice, job.job_id, follow=True)
+    run = await collect(alice.follow(job.job_id))
     stored = (worker.job_directory(job.job_id) / "output.log").read_bytes()
     assert hashlib.sha256(run.out).digest() == hashlib.sha256(stored).digest()
     assert run.end.final_offset == len(stored) == 20_000_000
@@ -73,7 +65,7 @@ async def test_what_is_streamed_is_what_lies_on_the_disk(alice: Client, worker: 
 async def test_many_followers_see_the_same(alice: Client, carol: Client) -> None:
     job = await alice.start(*programs.lines(50, pause=0.005))
     runs = await asyncio.gather(
-        *(stream(client, job.job_id, follow=True) for client in (alice, carol) for _ in range(25))
+        *(collect(client.follow(job.job_id)) for client in (alice, carol) for _ in range(25))
     )
     assert {run.out for run in runs} == {b"".join(b"line %d\n" % n for n in range(1, 51))}
 
@@ -81,15 +73,15 @@ async def test_many_followers_see_the_same(alice: Client, carol: Client) -> None
 async def test_an_offset_beyond_the_output(alice: Client) -> None:
     job = await alice.start(*programs.say(out="abc"))
     await alice.wait(job.job_id)
-    refused = await refusal(stream(alice, job.job_id, offset=4))
+    refused = await refusal(collect(alice.follow(job.job_id, offset=4)))
     assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "offset")
 
 
 async def test_a_job_that_closes_its_streams_and_stays(alice: Client) -> None:
     job = await alice.start(*programs.close_streams_and_stay())
     await until_said(alice, job.job_id, b"bye\n")
-    following = asyncio.ensure_future(stream(alice, job.job_id, follow=True))
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    following = asyncio.ensure_future(collect(alice.follow(job.job_id)))
+    await alice.stop(job.job_id)
     end = (await following).end
     assert end.termination is not None
     assert end.termination.reason == EndReason.STOPPED
@@ -97,10 +89,10 @@ async def test_a_job_that_closes_its_streams_and_stays(alice: Client) -> None:
 
 async def test_another_clients_output_is_not_there(alice: Client, bob: Client) -> None:
     job = await alice.start(*programs.say(out="secret"))
-    refused = await refusal(stream(bob, job.job_id))
+    refused = await refusal(collect(bob.follow(job.job_id)))
     assert refused.status is Status.NOT_FOUND
 
 
 async def test_unknown_streams_are_refused(alice: Client) -> None:
-    refused = await refusal(stream(alice, "any", streams=[Stream.try_value(3)]))
+    refused = await refusal(collect(alice.follow("any", streams=[3])))
     assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "streams[0]")

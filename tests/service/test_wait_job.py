@@ -2,9 +2,10 @@
 
 import asyncio
 
+import pytest
 from grpclib.const import Status
 
-from generated.jobworker.v1 import JobState, StopJobRequest, WaitJobRequest
+from generated.jobworker.v1 import JobState, WaitJobRequest
 from tests.harness import programs
 from tests.service.client import PATIENCE, Client, refusal
 
@@ -21,7 +22,7 @@ async def test_everybody_who_waits_is_told(alice: Client, carol: Client) -> None
     waiting = [asyncio.ensure_future(client.wait(job.job_id)) for client in (alice, carol) * 20]
     await alice.get(job.job_id)  # by the time this is answered the others have been heard
     assert not any(each.done() for each in waiting)
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    await alice.stop(job.job_id)
     records = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
     assert {int(record.state) for record in records} == {int(JobState.ENDED)}
 
@@ -29,11 +30,9 @@ async def test_everybody_who_waits_is_told(alice: Client, carol: Client) -> None
 async def test_who_stops_waiting_disturbs_nobody(alice: Client) -> None:
     job = await alice.start(*programs.sleep())
     stays = asyncio.ensure_future(alice.wait(job.job_id))
-    try:
+    with pytest.raises(TimeoutError):
         await alice.jobs.wait_job(WaitJobRequest(job_id=job.job_id), timeout=0.05)
-    except TimeoutError:
-        pass
-    await alice.jobs.stop_job(StopJobRequest(job_id=job.job_id))
+    await alice.stop(job.job_id)
     assert (await asyncio.wait_for(stays, PATIENCE)).state == JobState.ENDED
 
 

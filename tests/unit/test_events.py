@@ -24,6 +24,11 @@ from jobworker import events
 from jobworker.events import MAX_BATCH, MAX_CHUNK, UNREADABLE, Piece
 from jobworker.outputindex import Record
 
+
+def joined(event: events.Event) -> bytes:
+    return b"".join(event)
+
+
 OFFSETS = st.integers(0, 2**63 - 1)
 TIMES = st.integers(-(2**63), 2**63 - 1)
 
@@ -36,14 +41,16 @@ def test_a_chunk_is_what_the_generated_classes_write(
 ) -> None:
     piece = Piece(stream, offset, offset + len(data), time_ns)
     chunk = Chunk(stream=Stream(stream), offset=offset, data=data, time_unix_nano=time_ns)
-    ours = events.chunk(piece, memoryview(data))
+    ours = joined(events.chunk(piece, memoryview(data)))
     assert ours == bytes(StreamOutputResponse(chunk=chunk)) == bytes(RunJobResponse(chunk=chunk))
 
 
 def test_a_large_chunk_is_what_the_generated_classes_write() -> None:
     data = bytes(MAX_CHUNK)
     chunk = Chunk(stream=Stream(1), offset=5, data=data, time_unix_nano=1)
-    assert events.chunk(Piece(1, 5, 5 + len(data), 1), data) == bytes(StreamOutputResponse(chunk=chunk))
+    assert joined(events.chunk(Piece(1, 5, 5 + len(data), 1), data)) == bytes(
+        StreamOutputResponse(chunk=chunk)
+    )
 
 
 @given(
@@ -51,7 +58,7 @@ def test_a_large_chunk_is_what_the_generated_classes_write() -> None:
 )
 def test_a_gap_is_what_the_generated_classes_write(start: int, end: int, reason: GapReason) -> None:
     gap = Gap(from_=start, to=end, reason=reason)
-    ours = events.gap(start, end, reason)
+    ours = joined(events.gap(start, end, reason))
     assert ours == bytes(StreamOutputResponse(gap=gap)) == bytes(RunJobResponse(gap=gap))
 
 
@@ -64,12 +71,12 @@ def test_an_end_is_what_the_generated_classes_write(
     termination: Termination | None, usage: Usage | None, final_offset: int
 ) -> None:
     end = End(termination=termination, usage=usage, final_offset=final_offset)
-    ours = events.end(JobRecord(termination=termination, usage=usage), final_offset=final_offset)
+    ours = joined(events.end(JobRecord(termination=termination, usage=usage), final_offset=final_offset))
     assert ours == bytes(StreamOutputResponse(end=end)) == bytes(RunJobResponse(end=end))
 
 
 def test_the_end_of_a_stream_up_to_the_present_tells_no_termination() -> None:
-    assert events.end(None, final_offset=7) == bytes(StreamOutputResponse(end=End(final_offset=7)))
+    assert joined(events.end(None, final_offset=7)) == bytes(StreamOutputResponse(end=End(final_offset=7)))
 
 
 def test_the_first_event_of_a_run_is_what_the_generated_classes_write() -> None:
@@ -79,7 +86,7 @@ def test_the_first_event_of_a_run_is_what_the_generated_classes_write() -> None:
         state=JobState(JobState.RUNNING),
         created_at=datetime.now(UTC),
     )
-    assert events.started(record) == bytes(RunJobResponse(started=record))
+    assert joined(events.started(record)) == bytes(RunJobResponse(started=record))
 
 
 @st.composite

@@ -1,0 +1,298 @@
+"""Followers that vanish, never read, are many, are revoked, or meet the end of the server."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from generated.jobworker.v1 import GetWorkerRequest, RevokeClientRequest
+from tests.harness import Worker, programs
+from tests.harness.worker import CHECKOUT, clean_environment, jobworker
+from tests.service.client import (
+    PATIENCE,
+    Client,
+    Events,
+    Run,
+    as_refusal,
+    collect,
+    connected,
+    next_of,
+    refusal,
+    transport_of,
+)
+
+MakeWorker = Callable[..., Worker]
+MUCH = 200_000_000  # bytes; far more than windows and buffers hold
+GONE = (GRPCError, StreamTerminatedError, OSError)
+
+
+@asynccontextmanager
+async def following(client: Client, job_id: str) -> AsyncIterator["asyncio.Task[Run]"]:
+    """A follower that reads to the end; it has received something when the block begins."""
+    begun = asyncio.Event()
+
+    async def read() -> Run:
+        run = Run()
+        async for event in client.follow(job_id):
+            run.events.append(event)
+            begun.set()
+        return run
+
+    task = asyncio.create_task(read())
+    await asyncio.wait_for(begun.wait(), PATIENCE)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def job_with_much_output(client: Client) -> str:
+    job = await client.start(*programs.write_bytes(MUCH))
+    await client.wait(job.job_id)
+    return job.job_id
+
+
+async def drained(events: Events) -> None:
+    """Reads until there is nothing more, or the connection's end is noticed."""
+    async with asyncio.timeout(PATIENCE):
+        async for _ in events:
+            pass
+
+
+# -- vanished
+
+
+async def test_a_cancelled_follower_lets_go_at_once(worker: Worker) -> None:
+    async with connected(worker) as alice:
+        job = await alice.start(*programs.ready_then_sleep())
+        async with following(alice, job.job_id):
+            assert len(open_outputs(worker)) == 2
+        await until_let_go(worker, seconds=1)
+        await alice.stop(job.job_id)
+
+
+@pytest.mark.parametrize("how", ["cancels", "closes", "aborts"])
+async def test_a_follower_vanishes_while_the_server_is_blocked_in_send(worker: Worker, how: str) -> None:
+    """It has stopped reading its stream, or its socket, and there is far more than fits."""
+    async with connected(worker) as alice, connected(worker) as blocked:
+        events = blocked.follow(await job_with_much_output(alice))
+        await next_of(events)
+        transport = transport_of(blocked.channel)
+        if how != "cancels":
+            transport.pause_reading()
+        await until_idle(worker)
+        assert len(open_outputs(worker)) == 2
+        if how == "cancels":
+            await events.aclose()
+        elif how == "closes":
+            blocked.channel.close()
+        else:
+            transport.abort()
+        await until_let_go(worker, seconds=1)
+        with contextlib.suppress(*GONE):
+            await events.aclose()
+
+
+async def test_a_client_process_is_killed_while_the_server_is_blocked_in_send(worker: Worker) -> None:
+    async with connected(worker) as alice:
+        job_id = await job_with_much_output(alice)
+        reader = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "jobctl.cli", "logs", "-f", job_id,
+            cwd=CHECKOUT, env=worker.environment("alice"), stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert reader.stdout is not None
+        await asyncio.wait_for(reader.stdout.read(100), PATIENCE)
+        os.kill(reader.pid, signal.SIGSTOP)
+        await until_idle(worker)
+        assert len(open_outputs(worker)) == 2
+        reader.kill()
+        await reader.wait()
+        await until_let_go(worker, seconds=1)
+
+
+# -- never reading
+
+
+async def test_a_follower_that_never_reads_disturbs_nobody(worker: Worker) -> None:
+    async with connected(worker) as alice, connected(worker) as lazy:
+        job_id = await job_with_much_output(alice)
+        unread = [lazy.follow(job_id) for _ in range(5)]
+        for events in unread:
+            await next_of(events)
+        await until_idle(worker)
+        before = rss(worker.pid)
+        # on its own connection
+        await lazy.worker.get_worker(GetWorkerRequest(), timeout=PATIENCE)
+        assert (await lazy.run(*programs.say(out="hi"))).out == b"hi"
+        # on another one
+        assert (await collect(alice.follow(job_id))).end.final_offset == MUCH
+        assert rss(worker.pid) - before < 30 << 20
+        for events in unread:
+            await events.aclose()
+        await until_let_go(worker, seconds=1)
+
+
+async def test_a_connection_that_is_not_read_holds_little(worker: Worker) -> None:
+    async with connected(worker) as alice, connected(worker) as lazy:
+        job_id = await job_with_much_output(alice)
+        await lazy.worker.get_worker(GetWorkerRequest())
+        before = rss(worker.pid)
+        unread = [lazy.follow(job_id) for _ in range(20)]
+        await asyncio.gather(*(next_of(events) for events in unread))
+        transport_of(lazy.channel).pause_reading()
+        await until_idle(worker)
+        assert rss(worker.pid) - before < 100 << 20
+        await alice.worker.get_worker(GetWorkerRequest(), timeout=PATIENCE)
+        transport_of(lazy.channel).abort()
+        await until_let_go(worker, seconds=1)
+        for events in unread:
+            with contextlib.suppress(*GONE):
+                await events.aclose()
+
+
+# -- many
+
+
+async def test_150_streams_on_one_connection(worker: Worker) -> None:
+    async with connected(worker) as alice, contextlib.AsyncExitStack() as followers:
+        job = await alice.start(*programs.ready_then_sleep())
+        reading = [await followers.enter_async_context(following(alice, job.job_id)) for _ in range(150)]
+        waiting = [asyncio.create_task(alice.wait(job.job_id)) for _ in range(150)]
+        assert len(open_outputs(worker)) == 2
+        await alice.stop(job.job_id)
+        runs = await asyncio.wait_for(asyncio.gather(*reading), PATIENCE)
+        assert {run.out for run in runs} == {b"ready\n"}
+        await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+
+
+async def test_idle_followers_of_silent_jobs_use_no_cpu(worker: Worker) -> None:
+    async with connected(worker) as alice, contextlib.AsyncExitStack() as followers:
+        jobs = [await alice.start(*programs.ready_then_sleep()) for _ in range(20)]
+        for job in jobs:
+            for _ in range(5):
+                await followers.enter_async_context(following(alice, job.job_id))
+        await until_idle(worker)
+        before = ticks(worker.pid)
+        await asyncio.sleep(1.5)
+        assert ticks(worker.pid) == before
+        for job in jobs:
+            await alice.stop(job.job_id)
+
+
+# -- revoked
+
+
+async def revoke_by_call(worker: Worker) -> None:
+    async with connected(worker, "root") as root:
+        await root.clients.revoke_client(RevokeClientRequest(client_id="alice"), timeout=PATIENCE)
+
+
+async def revoke_by_command(worker: Worker) -> None:
+    command = [*jobworker("client", "revoke", "alice"), "--state", str(worker.state)]
+    done = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, env=clean_environment())
+    assert await done.wait() == 0
+
+
+@pytest.mark.parametrize("revoke", [revoke_by_call, revoke_by_command])
+async def test_revocation_ends_open_streams_and_no_job(
+    make_worker: MakeWorker, revoke: Callable[[Worker], "asyncio.Future[None]"]
+) -> None:
+    worker = make_worker()
+    async with connected(worker) as alice, connected(worker, "bob") as bob, connected(worker, "root") as root:
+        hers = await alice.start(*programs.ready_then_sleep())
+        his = await bob.start(*programs.ready_then_sleep())
+        async with following(alice, hers.job_id) as ended, following(bob, his.job_id) as stays:
+            waiting = asyncio.create_task(alice.wait(hers.job_id))
+            await alice.get(hers.job_id)
+            await revoke(worker)
+            with pytest.raises(GRPCError) as told:
+                await asyncio.wait_for(ended, PATIENCE)
+            assert as_refusal(told.value).status is Status.UNAUTHENTICATED
+            assert (await refusal(waiting)).status is Status.UNAUTHENTICATED
+            assert (await refusal(alice.get(hers.job_id))).status is Status.UNAUTHENTICATED
+            assert (await root.get(hers.job_id)).pid
+            await bob.stop(his.job_id)
+            assert (await asyncio.wait_for(stays, PATIENCE)).out == b"ready\n"
+
+
+async def test_a_revoked_follower_that_takes_nothing_is_cut_off(make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    async with connected(worker) as alice:
+        events = alice.follow(await job_with_much_output(alice))
+        await next_of(events)
+        transport_of(alice.channel).pause_reading()
+        await until_idle(worker)
+        await revoke_by_call(worker)
+        await until_let_go(worker, seconds=3)
+        transport_of(alice.channel).resume_reading()
+        with pytest.raises(GONE):
+            await drained(events)
+
+
+# -- the server's end
+
+
+async def test_a_killed_server_loses_no_byte(make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    run = Run()
+    async with connected(worker) as alice:
+        with contextlib.suppress(*GONE):
+            async for event in alice.running(*programs.lines(400, pause=0.005)):
+                run.events.append(event)
+                if run.out.count(b"\n") == 50:
+                    worker.kill9()
+    assert run.out.count(b"\n") < 400
+    worker.start()
+    async with connected(worker) as alice:
+        rest = await collect(alice.follow(run.started.job_id, offset=len(run.out)))
+    assert run.out + rest.out == b"".join(b"line %d\n" % n for n in range(1, 401))
+    assert rest.end.termination is not None
+    assert rest.end.termination.exit_code == 0
+
+
+# -- looking from outside
+
+
+def open_outputs(worker: Worker) -> list[str]:
+    """Output files that the server has open: those of jobs with followers."""
+    found = []
+    for entry in Path(f"/proc/{worker.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(entry))
+    return [target for target in found if "/jobs/" in target and "/output." in target]
+
+
+async def until_let_go(worker: Worker, *, seconds: float) -> None:
+    """Returns once the server has closed the files of all followers."""
+    async with asyncio.timeout(seconds):
+        while open_outputs(worker):  # noqa: ASYNC110 - another process' descriptors tell nobody
+            await asyncio.sleep(0.01)
+
+
+def ticks(pid: int) -> int:
+    """Processor time of a process so far, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+async def until_idle(worker: Worker) -> None:
+    """Returns once the server has used no processor time for a while: it waits for something."""
+    async with asyncio.timeout(PATIENCE):
+        before = -1
+        while before != (before := ticks(worker.pid)):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.2)
+
+
+def rss(pid: int) -> int:
+    """Resident memory of a process, bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))

@@ -1,0 +1,402 @@
+"""Hostile peers: refused in the handshake, by identity, or by a clean status; the worker lives and serves the others."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpclib.const import Cardinality, Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from generated.jobworker import v1
+from jobwire import wire
+from jobwire.http2 import Channel
+from tests.harness import Worker
+from tests.service.client import (
+    PATIENCE,
+    Refusal,
+    address,
+    as_refusal,
+    close,
+    connected,
+    refusal,
+    tls,
+)
+
+BASES: list[Any] = [v1.JobServiceBase(), v1.ClientServiceBase(), v1.WorkerServiceBase()]
+METHODS = {path: handler for base in BASES for path, handler in base.__mapping__().items()}
+FOREIGN = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+]
+CLEAN = {Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.PERMISSION_DENIED, Status.FAILED_PRECONDITION}
+
+
+class RawCodec(CodecBase):
+    """Bytes out and bytes in."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        return data
+
+
+@asynccontextmanager
+async def raw_channel(worker: Worker, name: str) -> AsyncIterator[Channel]:
+    context = tls(worker.certificates.of(name), worker.certificates.authority)
+    channel = Channel(*address(worker), codec=RawCodec(), ssl=context)
+    try:
+        yield channel
+    finally:
+        await close(channel)
+
+
+async def call(channel: Channel, path: str, request: bytes) -> Refusal | None:
+    """Sends a request of any bytes; how it was refused, or None when it was answered."""
+    try:
+        async with channel.request(path, Cardinality.UNARY_STREAM, bytes, bytes, timeout=PATIENCE) as stream:
+            await stream.send_message(request, end=True)
+            while await stream.recv_message() is not None:
+                pass
+    except GRPCError as error:
+        return as_refusal(error)
+    return None
+
+
+async def still_serves(worker: Worker) -> None:
+    async with connected(worker, "bob") as bob:
+        await bob.worker.get_worker(v1.GetWorkerRequest(), timeout=PATIENCE)
+
+
+# -- who is let in
+
+
+def handshake(worker: Worker, context: ssl.SSLContext) -> None:
+    """Connects, sends the HTTP/2 preface and reads the server's first frame; an OSError or EOFError when refused."""
+    with (
+        socket.create_connection(address(worker), timeout=PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+        if not connection.recv(9):
+            raise EOFError("the server closed the connection")
+
+
+def contexts(worker: Worker) -> dict[str, Callable[[], ssl.SSLContext]]:
+    certificates = worker.certificates
+    alice, authority = certificates.of("alice"), certificates.authority
+
+    def tls12() -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=authority)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        context.load_cert_chain(alice)
+        return context
+
+    def alpn(*protocols: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=authority)
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        context.load_cert_chain(alice)
+        return context
+
+    return {
+        "good": lambda: tls(alice, authority),
+        "no certificate": lambda: tls(None, authority),
+        "a certificate of another authority": lambda: tls(certificates.other.of("alice"), authority),
+        "a server's certificate": lambda: tls(certificates.of("server"), authority),
+        "TLS 1.2": tls12,
+        "no ALPN": alpn,
+        "another protocol by ALPN": lambda: alpn("http/1.1"),
+    }
+
+
+def test_a_good_handshake_passes(worker: Worker) -> None:
+    handshake(worker, contexts(worker)["good"]())
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        "no certificate", "a certificate of another authority", "a server's certificate", "TLS 1.2",
+        "no ALPN", "another protocol by ALPN",
+    ],
+)  # fmt: skip
+async def test_the_handshake_refuses(worker: Worker, which: str) -> None:
+    with pytest.raises((OSError, EOFError)):
+        await asyncio.to_thread(handshake, worker, contexts(worker)[which]())
+    await still_serves(worker)
+
+
+async def test_plain_text_is_refused(worker: Worker) -> None:
+    reader, writer = await asyncio.open_connection(*address(worker))
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"GET / HTTP/1.1\r\n\r\n")
+    with contextlib.suppress(OSError):
+        assert await asyncio.wait_for(reader.read(1000), PATIENCE) == b""
+    await abort(writer)
+    await still_serves(worker)
+
+
+@pytest.mark.parametrize("path", [*METHODS, *FOREIGN])
+async def test_a_key_nobody_registered_is_told_so_by_every_method(worker: Worker, path: str) -> None:
+    async with raw_channel(worker, "mallory") as channel:
+        refused = await call(channel, path, b"")
+    assert refused is not None
+    assert refused.status is Status.UNAUTHENTICATED
+    assert "sha256:" in refused.message
+
+
+# -- what is sent
+
+
+@pytest.mark.parametrize("path", METHODS)
+async def test_wrong_wire_types_name_the_field(worker: Worker, path: str) -> None:
+    """Every field of every request, sent as each wire type that it is not."""
+    request_type = METHODS[path].request_type
+    meta = request_type()._betterproto
+    async with raw_channel(worker, "root") as channel:
+        for name, field in meta.meta_by_field_name.items():
+            right = {"string": 2, "bytes": 2, "message": 2, "map": 2, "double": 1}.get(field.proto_type, 0)
+            values = {
+                0: wire.varint(1), 1: bytes(8), 2: wire.varint(1) + b"\xff", 5: bytes(4), 3: b"", 4: b"", 6: b"", 7: b"",
+            }  # fmt: skip
+            packed = meta.default_gen[name] is list and right == 0
+            for wire_type, value in values.items():
+                if wire_type == right or (wire_type == 2 and packed):
+                    continue
+                refused = await call(channel, path, wire.tag(field.number, wire_type) + value)
+                assert refused is not None, (name, wire_type)
+                assert refused.status is Status.INVALID_ARGUMENT, (name, wire_type, refused)
+                if wire_type in (0, 1, 2, 5):
+                    assert refused.detail.field == name, (name, wire_type, refused)
+
+
+@pytest.mark.parametrize("path", METHODS)
+async def test_cut_off_and_ill_encoded_requests(worker: Worker, path: str) -> None:
+    async with raw_channel(worker, "root") as channel:
+        for request in (b"\x0a", b"\x0a\x05ab", b"\xff" * 11, b"\x00\x00", b"\x0b\x0c", b"\x07"):
+            refused = await call(channel, path, request)
+            assert refused is not None, request
+            assert refused.status is Status.INVALID_ARGUMENT, (request, refused)
+
+
+async def test_text_that_is_not_utf_8(worker: Worker) -> None:
+    async with raw_channel(worker, "alice") as channel:
+        refused = await call(channel, "/jobworker.v1.JobService/GetJob", b"\x0a\x02\xff\xfe")
+        assert refused is not None
+        assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "job_id")
+        inner = wire.field_bytes(1, wire.field_bytes(1, b"true") + wire.field_bytes(1, b"\xff"))
+        refused = await call(channel, "/jobworker.v1.JobService/StartJob", inner)
+        assert refused is not None
+        assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "spec.argv")
+
+
+@pytest.fixture(scope="module")
+def loop_runner() -> Any:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    requests=st.lists(
+        st.tuples(st.sampled_from([*METHODS, *FOREIGN]), st.binary(max_size=60)), min_size=1, max_size=20
+    )
+)
+def test_random_bytes_are_answered_cleanly(
+    worker: Worker, loop_runner: asyncio.Runner, requests: list[tuple[str, bytes]]
+) -> None:
+    """carol changes nothing, so whatever the bytes happen to mean does no harm."""
+
+    async def send() -> list[Refusal | None]:
+        async with raw_channel(worker, "carol") as channel:
+            answers = [await call(channel, path, data) for path, data in requests]
+        await still_serves(worker)
+        return answers
+
+    for refused in loop_runner.run(send()):
+        assert refused is None or refused.status in CLEAN, refused
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=200), spec=st.booleans())
+def test_random_bytes_to_start_a_job(
+    worker: Worker, loop_runner: asyncio.Runner, data: bytes, spec: bool
+) -> None:
+    request = wire.field_bytes(1, wire.field_bytes(1, b"/no/such/program") + data) if spec else data
+
+    async def send() -> Refusal | None:
+        async with raw_channel(worker, "alice") as channel:
+            return await call(channel, "/jobworker.v1.JobService/StartJob", request)
+
+    refused = loop_runner.run(send())
+    assert refused is not None
+    assert refused.status in CLEAN
+
+
+# -- how much is sent
+
+
+async def test_a_request_of_100_mib_is_refused_before_it_is_buffered(worker: Worker) -> None:
+    before = rss(worker.pid)
+    async with connected(worker) as alice:
+        big = "x" * (100 << 20)
+        refused = await refusal(alice.start("/bin/echo", big))
+    assert refused.status is Status.RESOURCE_EXHAUSTED
+    assert "limit" in refused.message
+    assert rss(worker.pid) - before < 40 << 20
+    await still_serves(worker)
+
+
+async def test_other_requests_are_small(worker: Worker) -> None:
+    async with raw_channel(worker, "alice") as channel:
+        refused = await call(channel, "/jobworker.v1.JobService/ListJobs", bytes(200_000))
+    assert refused is not None
+    assert refused.status is Status.RESOURCE_EXHAUSTED
+
+
+async def test_four_mib_of_arguments_are_the_kernels_business(worker: Worker) -> None:
+    async with connected(worker) as alice:
+        for argument in ("x" * 4_000_000, "\x01" * 4_000_000):
+            refused = await refusal(alice.start("/bin/echo", argument))
+            assert refused.detail.start_failure is not None
+            assert refused.detail.start_failure.errno == 7
+        refused = await refusal(alice.start("/bin/echo", *([""] * 1_000_000)))
+        assert refused.detail.start_failure is not None
+
+
+async def abort(writer: asyncio.StreamWriter) -> None:
+    """Closes a connection, and returns once its socket is closed."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+class Http2:
+    """HTTP/2 by hand, for what grpclib's client would never send."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
+        self.reader, self.writer, self.path = reader, writer, path
+        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2.initiate_connection()
+        self.headers = [
+            (":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "localhost"),
+            ("te", "trailers"), ("content-type", "application/grpc+proto"),
+        ]  # fmt: skip
+
+    def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+
+    async def status(self, stream_id: int) -> str:
+        """The grpc-status of a stream, once it is there."""
+        while True:
+            data = await asyncio.wait_for(self.reader.read(65536), PATIENCE)
+            assert data, "the server closed the connection"
+            for event in self.h2.receive_data(data):
+                headers = dict(getattr(event, "headers", None) or [])
+                if getattr(event, "stream_id", None) == stream_id and "grpc-status" in headers:
+                    return str(headers["grpc-status"])
+            self.flush()
+
+
+@asynccontextmanager
+async def by_hand(worker: Worker, path: str) -> AsyncIterator[Http2]:
+    context = tls(worker.certificates.of("alice"), worker.certificates.authority)
+    reader, writer = await asyncio.open_connection(*address(worker), ssl=context, server_hostname="localhost")
+    try:
+        yield Http2(reader, writer, path)
+    finally:
+        await abort(writer)
+
+
+GET = "/jobworker.v1.JobService/GetJob"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", Status.INVALID_ARGUMENT),
+        (b"\0", Status.INVALID_ARGUMENT),
+        (b"\0" + struct.pack(">I", 100) + b"short", Status.INVALID_ARGUMENT),
+        (b"\1" + struct.pack(">I", 2) + b"\x0a\0", Status.UNIMPLEMENTED),
+        (b"\0" + struct.pack(">I", 2**32 - 1), Status.RESOURCE_EXHAUSTED),
+    ],
+    ids=["no message", "half a prefix", "half a message", "compressed", "4 GiB announced"],
+)
+async def test_bad_framing(worker: Worker, body: bytes, status: Status) -> None:
+    async with by_hand(worker, GET) as peer:
+        peer.h2.send_headers(1, peer.headers)
+        peer.h2.send_data(1, body, end_stream=True)
+        peer.flush()
+        assert await peer.status(1) == str(status.value)
+    await still_serves(worker)
+
+
+async def test_streams_that_are_reset_as_soon_as_they_are_opened(worker: Worker) -> None:
+    async with by_hand(worker, "/jobworker.v1.JobService/WaitJob") as peer:
+        for round_ in range(20):
+            for n in range(100):
+                stream_id = 1 + 2 * (100 * round_ + n)
+                peer.h2.send_headers(stream_id, peer.headers)
+                peer.h2.reset_stream(stream_id)
+            peer.flush()
+        peer.path = GET
+        last = 2 * 2000 + 1
+        peer.h2.send_headers(last, [*peer.headers[:2], (":path", GET), *peer.headers[3:]])
+        peer.h2.send_data(last, b"\0" + struct.pack(">I", 0), end_stream=True)
+        peer.flush()
+        assert await peer.status(last) == str(Status.INVALID_ARGUMENT.value)
+    await still_serves(worker)
+
+
+async def test_garbage_instead_of_http2(worker: Worker) -> None:
+    context = tls(worker.certificates.of("alice"), worker.certificates.authority)
+    for garbage in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(100),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+    ):
+        reader, writer = await asyncio.open_connection(
+            *address(worker), ssl=context, server_hostname="localhost"
+        )
+        writer.write(garbage)
+        while await asyncio.wait_for(reader.read(1000), PATIENCE):
+            pass
+        await abort(writer)
+    await still_serves(worker)
+
+
+@pytest.mark.parametrize("path", ["/jobworker.v1.JobService/NoSuch", "/no.Such/Method", "/", "nonsense"])
+async def test_methods_that_are_not_there(worker: Worker, path: str) -> None:
+    async with raw_channel(worker, "alice") as channel:
+        refused = await call(channel, path, b"")
+    assert refused is not None
+    assert refused.status is Status.UNIMPLEMENTED
+
+
+async def test_nothing_of_it_is_taken_for_a_defect(worker: Worker) -> None:
+    """The last test of this module: whatever the others sent, the log has no traceback."""
+    await still_serves(worker)
+    assert "Traceback" not in "".join(worker.log)
+    assert not [line for line in worker.log if "failed" in line]
+
+
+def rss(pid: int) -> int:
+    """Resident memory of a process, bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
