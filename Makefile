@@ -64,5 +64,6 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c "$$right_python"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(bin)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
-	$(bin)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(bin)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+	    --config-settings editable_mode=compat --editable . # compat: new packages are seen without a new installation
 	touch $@
