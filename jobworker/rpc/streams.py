@@ -114,18 +114,32 @@ class Reply:
         )
 
     async def _write(self, parts: list[bytes | memoryview], size: int) -> None:
-        if not self._ready.is_set():
-            await self._ready.wait()
-        h2, state = self._h2, self._state()
-        beginning = self._beginning()
-        window = min(h2.outbound_flow_control_window, state.outbound_flow_control_window)
-        if size <= window and size <= h2.max_outbound_frame_size:
-            h2.outbound_flow_control_window -= size
-            state.outbound_flow_control_window -= size
-            self._target._transport.write(_frame(_DATA, 0, self._id, parts, size, before=beginning))
-        else:
-            self._target._transport.write(beginning)
-            await self._target.send_data(b"".join(parts))
+        while True:
+            if not self._ready.is_set():
+                await self._ready.wait()
+            state = self._state()
+            if size <= min(self._h2.outbound_flow_control_window, state.outbound_flow_control_window):
+                break
+            if not self._will_fit(size):
+                return await self._write_in_parts(b"".join(parts))
+            self._target.window_updated.clear()
+            await self._target.window_updated.wait()
+        if size > self._h2.max_outbound_frame_size:
+            return await self._write_in_parts(b"".join(parts))
+        self._h2.outbound_flow_control_window -= size
+        state.outbound_flow_control_window -= size
+        self._target._transport.write(_frame(_DATA, 0, self._id, parts, size, before=self._beginning()))
+        self._stream._send_message_done = True
+        return None
+
+    def _will_fit(self, size: int) -> bool:
+        """Whether to wait until the peer takes all of it: cut short in the middle, its end would not be understood."""
+        window = self._h2.remote_settings.initial_window_size
+        return 2 * size <= window and size <= self._h2.outbound_flow_control_window
+
+    async def _write_in_parts(self, data: bytes) -> None:
+        self._target._transport.write(self._beginning())
+        await self._target.send_data(data)
         self._stream._send_message_done = True
 
     def _state(self) -> H2Stream:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import betterproto
+import grpclib.client
 import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -84,19 +85,23 @@ class Run:
         return b"".join(e.data for e in self.events if isinstance(e, Chunk) and int(e.stream) == stream)
 
 
-async def close(channel: Channel) -> None:
+async def close(channel: grpclib.client.Channel) -> None:
     """Closes a channel, and returns once its socket is closed."""
-    protocol = channel._protocol
+    transport = transport_of(channel) if channel._protocol is not None else None
     channel.close()
-    if protocol is not None:
-        transport_of(channel, protocol).abort()
+    if transport is not None:
+        transport.abort()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
 
-def transport_of(channel: Channel, protocol: object = None) -> asyncio.Transport:
+def transport_of(channel: grpclib.client.Channel) -> asyncio.Transport:
     """What the channel's connection is made of: to stop reading, or to cut it."""
-    return cast("Protocol", protocol or channel._protocol).transport
+    protocol = channel._protocol
+    if isinstance(protocol, Protocol):
+        return protocol.transport
+    assert protocol is not None
+    return protocol.connection._transport
 
 
 class Client:

@@ -3,12 +3,27 @@
 import asyncio
 import hashlib
 
+import grpclib.client
 import pytest
+from betterproto import which_one_of
+from grpclib.config import Configuration
 from grpclib.const import Status
 
-from generated.jobworker.v1 import EndReason
+from generated.jobworker.v1 import EndReason, JobServiceStub, StreamOutputRequest
+from jobwire.codec import Codec
 from tests.harness import Worker, programs
-from tests.service.client import Client, Run, collect, next_of, refusal, until_said
+from tests.service.client import (
+    PATIENCE,
+    Client,
+    Run,
+    address,
+    close,
+    collect,
+    next_of,
+    refusal,
+    tls,
+    until_said,
+)
 
 
 async def test_an_ended_job_is_read_from_any_offset(alice: Client) -> None:
@@ -96,3 +111,20 @@ async def test_another_clients_output_is_not_there(alice: Client, bob: Client) -
 async def test_unknown_streams_are_refused(alice: Client) -> None:
     refused = await refusal(collect(alice.follow("any", streams=[3])))
     assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "streams[0]")
+
+
+@pytest.mark.parametrize("window", [65_535, 300_000, 4 << 20])
+async def test_a_client_with_small_windows_and_frames_gets_the_same(
+    alice: Client, worker: Worker, window: int
+) -> None:
+    """grpclib's own channel announces frames of 16 KiB; other clients have windows of 64 KiB."""
+    job = await alice.start(*programs.write_bytes(3_000_000))
+    windows = Configuration(http2_connection_window_size=window, http2_stream_window_size=window)
+    context = tls(worker.certificates.of("alice"), worker.certificates.authority)
+    channel = grpclib.client.Channel(*address(worker), codec=Codec(), ssl=context, config=windows)
+    data = b""
+    request = StreamOutputRequest(job_id=job.job_id, follow=True)
+    async for response in JobServiceStub(channel).stream_output(request, timeout=PATIENCE):
+        data += response.chunk.data if which_one_of(response, "event")[0] == "chunk" else b""
+    await close(channel)
+    assert data == (b"\x01\xffbinary\n" * 400_000)[:3_000_000]
