@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from generated.jobworker.v1 import JobRecord, Limits
+from jobworker.records import given
 from jobworker.runas import Identity, environment
 from jobworker.supervisor import messages
 
@@ -17,20 +18,20 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 def build(record: JobRecord, *, identity: Identity, scratch: str) -> dict[str, object]:
     """A launch request, without its number."""
-    spec, user = record.spec, identity.user
-    timeout = spec.timeout
+    spec, user = given(record.spec), identity.user
+    timeout: timedelta | None = spec.get("timeout")
     return {
         "op": "launch",
         "job": record.job_id,
-        "argv": spec.argv,
-        "env": environment(spec, job_id=record.job_id, user=user, scratch=scratch),
-        "workdir": spec.workdir,
+        "argv": spec["argv"],
+        "env": environment(spec.get("env", {}), job_id=record.job_id, user=user, scratch=scratch),
+        "workdir": spec.get("workdir"),
         "scratch": scratch,
         "uid": user.uid if identity.change else None,
         "gid": user.gid if identity.change else None,
-        "limits": _limits(spec.limits),
+        "limits": _limits(spec.get("limits")),
         "timeout_ms": None if timeout is None else max(1, milliseconds(timeout)),
-        "wait_for_tree": spec.wait_for_tree,
+        "wait_for_tree": spec.get("wait_for_tree", False),
     }
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import betterproto
+from betterproto import PLACEHOLDER
 
 from generated.jobworker.v1 import (
     EndReason,
@@ -39,6 +40,11 @@ def make(cls: type[M], **fields: Any) -> M:
     message = decode(cls, b"")
     vars(message).update(fields)
     return message
+
+
+def given(message: betterproto.Message) -> dict[str, Any]:
+    """The fields that hold something, by name, without betterproto's attribute access (up to 40 µs a field)."""
+    return {name: value for name, value in vars(message).items() if value is not PLACEHOLDER}
 
 
 def moment(unix_nano: int) -> datetime:

@@ -7,16 +7,13 @@ or the client's own uid. A worker that is not root has no choice: the kernel wil
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from jobworker import unixusers
 from jobworker.errors import FailedPrecondition, PermissionDenied
 from jobworker.policy import Caller, may_run_as
 from jobworker.unixusers import UnixUser
-
-if TYPE_CHECKING:
-    from generated.jobworker.v1 import JobSpec
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -58,8 +55,8 @@ def choose(caller: Caller, user: str | None, *, worker: UnixUser) -> Identity:
     return Identity(own, change=True)
 
 
-def environment(spec: JobSpec, *, job_id: str, user: UnixUser, scratch: str) -> dict[str, str]:
-    """A clean environment, then what the spec adds or replaces."""
+def environment(env: Mapping[str, str], *, job_id: str, user: UnixUser, scratch: str) -> dict[str, str]:
+    """A clean environment, then what the job's own `env` adds or replaces."""
     return {
         "PATH": PATH,
         "HOME": scratch,
@@ -69,5 +66,5 @@ def environment(spec: JobSpec, *, job_id: str, user: UnixUser, scratch: str) -> 
         "LANG": "C.UTF-8",
         "TMPDIR": scratch,
         "JOBWORKER_JOB_ID": job_id,
-        **spec.env,
+        **env,
     }

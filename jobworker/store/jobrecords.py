@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from jobwire.codec import encode
+from jobworker import records
 from jobworker.errors import AlreadyExists, Unavailable
 from jobworker.lifecycle import ENDED
 from jobworker.store.database import Conflict, Database, Statement
@@ -70,17 +71,18 @@ class JobStore:
 
     def insert(self, record: JobRecord, *, created_unix_nano: int, request_id: str) -> None:
         """A new job, committed when it returns; AlreadyExists when the id, or the owner's request, is there."""
-        spec, job_id = record.spec, record.job_id
+        fields = records.given(record)
+        spec, job_id = records.given(fields["spec"]), fields["job_id"]
         values = (
             job_id,
-            record.owner,
-            spec.name,
-            int(record.state),
+            fields["owner"],
+            spec.get("name", ""),
+            int(fields["state"]),
             created_unix_nano,
             request_id or None,
             encode(record),
         )
-        labels = [(INSERT_LABEL, (job_id, key, value)) for key, value in spec.labels.items()]
+        labels = [(INSERT_LABEL, (job_id, key, value)) for key, value in spec.get("labels", {}).items()]
         try:
             self._database.write((INSERT, values), *labels)
         except Conflict as conflict:
