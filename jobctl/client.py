@@ -9,17 +9,16 @@ Nothing has a deadline that the caller did not give.
 from __future__ import annotations
 
 import re
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Self, Unpack
 
 from jobctl import requests, types
 from jobctl.answers import message, part, parts, record_id
 from jobctl.connection import Connection
 from jobctl.contexts import Context, choose
-from jobctl.errors import AmbiguousJob, Internal, InvalidArgument, JobNotFound, OutputGap, Unavailable
-from jobctl.events import Chunk, End, Gap, Stream
+from jobctl.errors import AmbiguousJob, Internal, InvalidArgument, JobNotFound, Unavailable
+from jobctl.events import Gap, Stream
 from jobctl.job import Job
-from jobctl.output import Cursor, Output, follow
+from jobctl.output import Cursor, Output
 from jobctl.reconnect import CALL_PATIENCE, Patience
 from jobctl.result import Completed, completed
 from jobctl.translate import time_limit
@@ -90,8 +89,7 @@ class Client:
         `timeout=` among the options is the job's own, in seconds; `deadline` is for this call. The same
         `request_id` again gives the same job.
         """
-        spec = requests.spec(argv, **options)
-        request = requests.start(spec, request_id=request_id or requests.new_request_id(), job_id=job_id)
+        request = _start_request(requests.spec(argv, **options), request_id, job_id)
         record = part(await self.call("StartJob", request, timeout=deadline), 1)
         return Job(self, record_id(record), record=record)
 
@@ -110,10 +108,16 @@ class Client:
         Never raises for how the job ended (see `Completed.check`); raises StartFailed, and OutputGap when output is
         missing and nobody is told through `on_gap`. Cancelling it, or `deadline`, leaves the job running.
         """
-        spec = requests.spec(argv, **options)
-        request = requests.start(spec, request_id=request_id or requests.new_request_id(), job_id=job_id)
-        async with time_limit(deadline):
-            return await self._collect(Cursor.of_run(request), on_gap)
+        written: dict[Stream, list[bytes]] = {Stream.STDOUT: [], Stream.STDERR: []}
+        async with self.stream(
+            argv, request_id=request_id, job_id=job_id, deadline=deadline, on_gap=on_gap, **options
+        ) as output:
+            async for chunk in output:
+                written[chunk.stream].append(chunk.data)
+        if output.result is None:
+            raise Internal("the worker did not tell how the job ended", job_id=output.job_id)
+        out, err = (b"".join(written[stream]) for stream in Stream)
+        return completed(output.result, stdout=out, stderr=err)
 
     def stream(
         self,
@@ -130,26 +134,10 @@ class Client:
         The start is asked for by the first step of the iteration, which raises StartFailed when it fails. How the job
         ended is in `output.result` then, its id in `output.job_id`. Leaving it early leaves the job running.
         """
-        spec = requests.spec(argv, **options)
-        request = requests.start(spec, request_id=request_id or requests.new_request_id(), job_id=job_id)
+        request = _start_request(requests.spec(argv, **options), request_id, job_id)
         return Output(
             self.connection, Cursor.of_run(request), timeout=deadline, patience=self.patience, on_gap=on_gap
         )
-
-    async def _collect(self, cursor: Cursor, on_gap: Callable[[Gap], None] | None) -> Completed:
-        written: dict[Stream, list[bytes]] = {Stream.STDOUT: [], Stream.STDERR: []}
-        async with aclosing(follow(self.connection, cursor, patience=self.patience)) as events:
-            async for event in events:
-                if isinstance(event, Chunk):
-                    written[event.stream].append(event.data)
-                elif isinstance(event, End):
-                    out, err = (b"".join(written[stream]) for stream in Stream)
-                    return completed(cursor.job_id, event, stdout=out, stderr=err)
-                elif isinstance(event, Gap):
-                    if on_gap is None:
-                        raise OutputGap(event, job_id=cursor.job_id)
-                    on_gap(event)
-        raise Internal("the run ended without its last event", job_id=cursor.job_id)
 
     def job(self, job_id: str) -> Job:
         """A handle on a job by its full id; asks nobody."""
@@ -281,3 +269,8 @@ class Client:
                 return await self.connection.call(method, request)
             except Unavailable as error:
                 await trust.wait(error)
+
+
+def _start_request(spec: bytes, request_id: str | None, job_id: str | None) -> bytes:
+    """A StartJobRequest or RunJobRequest that may be sent again: it always has a request id."""
+    return requests.start(spec, request_id=request_id or requests.new_request_id(), job_id=job_id)

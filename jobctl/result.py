@@ -7,15 +7,12 @@ is looked at, the numbers are there without them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from jobctl import types
 from jobctl.answers import message
 from jobctl.ending import Ending, parse_ending
-from jobctl.errors import Internal, JobFailed
-
-if TYPE_CHECKING:
-    from jobctl.events import End
+from jobctl.errors import JobFailed
 
 TAIL = 4096  # bytes of stderr that an error carries
 
@@ -83,13 +80,18 @@ class Completed(Result):
     stderr: bytes = field(repr=False, default=b"")
 
 
-def completed(job_id: str, end: End, *, stdout: bytes, stderr: bytes) -> Completed:
-    """The result of a run, from its last event."""
-    if end.termination is None:
-        raise Internal("the worker's last event does not tell how the job ended", job_id=job_id)
-    ending = parse_ending(end.termination)
-    tail = b"" if ending.ok else stderr[-TAIL:]
-    return Completed(job_id, ending, tail, end.termination, end.usage or b"", stdout, stderr)
+def completed(result: Result, *, stdout: bytes, stderr: bytes) -> Completed:
+    """The result of a run whose output was collected."""
+    tail = b"" if result.ok else stderr[-TAIL:]
+    return Completed(
+        result.job_id,
+        result.ending,
+        tail,
+        result.encoded_termination,
+        result.encoded_usage,
+        stdout,
+        stderr,
+    )
 
 
 def result_of(job_id: str, *, termination: bytes, usage: bytes, stderr_tail: bytes) -> Result:

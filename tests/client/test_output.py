@@ -162,12 +162,12 @@ async def test_a_worker_that_restarts_is_waited_for(make_worker: MakeWorker) -> 
     async with client_of(worker, "alice") as client:
         job = await client.start(programs.lines(150, pause=0.02))
         following = asyncio.create_task(everything(job))
-        running = asyncio.create_task(client.run(programs.lines(150, pause=0.02)))
         waiting = asyncio.create_task(job.wait(timeout=PATIENCE))
-        await anext(job.output())
+        run = client.stream(programs.lines(150, pause=0.02), deadline=PATIENCE)
+        said = (await anext(run)).data
         await asyncio.to_thread(worker.restart)
         assert await following == numbers(150)
-        assert (await running).stdout == numbers(150)
+        assert said + b"".join([chunk.data async for chunk in run]) == numbers(150)
         assert (await waiting).exit_code == 0
 
 
