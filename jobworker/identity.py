@@ -104,12 +104,18 @@ class Identity:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._known: dict[bytes, tuple[ClientRecord, Caller]] = {}
 
     def caller(self, peer: Peer) -> Caller:
         """The registered client whose key the peer has proved to hold; else Unauthenticated."""
         connection = cast("PeerConnection", peer._transport.get_extra_info("ssl_object"))
         key = connection.key_sha256
         record = self._registry.by_key(key)
+        known = self._known.get(key)
+        if (
+            known is not None and known[0] is record
+        ):  # the registry gives the same record until something changes
+            return known[1]
         if record is None:
             raise Unauthenticated(
                 f"no client is registered with public key sha256:{key.hex()}",
@@ -119,7 +125,9 @@ class Identity:
             raise Unauthenticated(
                 f"client '{record.client_id}' was revoked", hint="ask an admin to register a new key"
             )
-        return Caller(record.client_id, record.role, record.unix_user, record.uid)
+        caller = Caller(record.client_id, record.role, record.unix_user, record.uid)
+        self._known[key] = record, caller
+        return caller
 
 
 def address_of(peer: Peer) -> str:

@@ -198,6 +198,8 @@ class Guard:
         """Raises what grpclib makes the call's status of."""
         refusal = _refusal(error, verb, call)
         if audited and call is not None:
+            if isinstance(error, errors.JobworkerError):
+                call.subject = call.subject or error.job_id
             self._record(call, refusal.status if isinstance(refusal, GRPCError) else Status.CANCELLED)
         if refusal is error:
             raise error

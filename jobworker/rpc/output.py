@@ -30,13 +30,14 @@ class OutputVerbs:
         self._outputs = outputs
 
     async def run_job(self, call: Call, request: v1.RunJobRequest) -> Events:
-        call.subject = request.job_id or ""
+        wanted = request.job_id
+        call.subject = wanted or ""
         record = await self._jobs.start(
-            call.caller, request.spec, request_id=request.request_id, job_id=request.job_id
+            call.caller, request.spec, request_id=request.request_id, job_id=wanted
         )
-        call.subject = record.job_id
+        call.subject = job_id = record.job_id
         yield [events.started(record)]
-        source = self._jobs.output(call.caller, record.job_id)
+        source = self._jobs.output(call.caller, job_id)
         async with aclosing(self._follow(source, offset=0, to_end=True, streams=ALL)) as batches:
             async for batch in batches:
                 yield batch
