@@ -94,18 +94,21 @@ class Jobs:
         """
         known = self._store.by_request(caller.client_id, request_id) if request_id else None
         if known is None:
-            return await _launched(self._begin(caller, spec, request_id=request_id, job_id=job_id))
-        record = _decode(known)
-        job = self._live.get(record.job_id)
-        return _started(record) if job is None else await _launched(job)
+            job = self._begin(caller, spec, request_id=request_id, job_id=job_id)
+        else:
+            record = _decode(known)
+            job = self._live.get(record.job_id) or LiveJob(record)
+        await _outcome(job)
+        record = job.record
+        if records.reason_of(record) == START_FAILED:
+            raise explain(record)
+        return record
 
     async def stop(
         self, caller: Caller, job_id: str, *, signal: int | None, grace: timedelta | None
     ) -> JobRecord:
         """Signals the whole tree and has it killed after the grace; for a job that has ended, just its record."""
-        record, job = self._changeable(caller, job_id)
-        if job is None:
-            return record
+        job = self._changeable(caller, job_id)
         await _outcome(job)
         record = job.record
         if record.state == ENDED:
@@ -121,10 +124,9 @@ class Jobs:
 
     async def signal(self, caller: Caller, job_id: str, *, signal: int, tree: bool) -> None:
         """Sends a signal to the main process or the tree; FailedPrecondition when there is none to take it."""
-        _, job = self._changeable(caller, job_id)
-        if job is not None:
-            await _outcome(job)
-        if job is None or job.record.state == ENDED:
+        job = self._changeable(caller, job_id)
+        await _outcome(job)
+        if job.record.state == ENDED:
             raise FailedPrecondition(f"job '{job_id}' has ended", job_id=job_id)
         reply = await self._ask({"op": "signal", "job": job_id, "signal": signal, "tree": tree})
         if reply["op"] == "error":
@@ -132,14 +134,14 @@ class Jobs:
 
     async def get(self, caller: Caller, job_id: str) -> JobRecord:
         """The record; of a job that runs with its usage and output size of now."""
-        record, job = self._visible(caller, job_id)
-        if job is None or not job.started.done():
-            return record
+        job = self._visible(caller, job_id)
+        if job.ended.done() or not job.started.done():
+            return job.record
         try:
             reply = await self._ask({"op": "usage", "job": job_id})
         except Unavailable:
             reply = {}
-        if job.record.state != ENDED:
+        if not job.ended.done():
             output = reconcile.output_info(self._state.job(job_id))
             records.running(job.record, usage=reply.get("usage"), output=output)
         return job.record
@@ -160,17 +162,16 @@ class Jobs:
 
     async def wait(self, caller: Caller, job_id: str) -> JobRecord:
         """The final record, once the job has ended."""
-        record, job = self._visible(caller, job_id)
-        return record if job is None else await asyncio.shield(job.ended)
+        return await asyncio.shield(self._visible(caller, job_id).ended)
 
     async def delete(self, caller: Caller, job_id: str) -> None:
         """Forgets a job that has ended, with its output and scratch directory; FailedPrecondition while it has not."""
-        _, job = self._changeable(caller, job_id)
-        if job is not None:
+        if not self._changeable(caller, job_id).ended.done():
             raise FailedPrecondition(f"job '{job_id}' has not ended", hint="stop it first", job_id=job_id)
         try:
             aside = leftovers.set_aside(self._state, job_id)
             self._store.delete(job_id)
+            self._live.forget(job_id)
             await asyncio.to_thread(leftovers.remove, aside)
         except OSError as error:
             raise Internal(
@@ -179,12 +180,7 @@ class Jobs:
 
     def output(self, caller: Caller, job_id: str) -> OutputSource:
         """What following the output needs."""
-        record, job = self._visible(caller, job_id)
-        if job is not None:
-            ended = job.ended
-        else:
-            ended = asyncio.get_running_loop().create_future()
-            ended.set_result(record)
+        ended = self._visible(caller, job_id).ended
         return OutputSource(job_id, self._state.job(job_id), ended)
 
     def counts(self) -> tuple[int, int]:
@@ -224,24 +220,21 @@ class Jobs:
         except LinkLostError as error:
             raise Unavailable("the supervisor ended meanwhile", hint="try again in a moment") from error
 
-    def _visible(self, caller: Caller, job_id: str) -> tuple[JobRecord, LiveJob | None]:
+    def _visible(self, caller: Caller, job_id: str) -> LiveJob:
         job = self._live.get(job_id)
-        record = job.record if job is not None else self._stored(job_id)
-        if record is None or not may_see(caller, record.owner):
+        if job is None and (stored := self._store.get(job_id)) is not None:
+            job = LiveJob(_decode(stored))
+        if job is None or not may_see(caller, job.record.owner):
             raise NotFound(f"no job '{job_id}'", hint="jobctl list shows your jobs", job_id=job_id)
-        return record, job
+        return job
 
-    def _changeable(self, caller: Caller, job_id: str) -> tuple[JobRecord, LiveJob | None]:
-        record, job = self._visible(caller, job_id)
-        if not may_change(caller, record.owner):
+    def _changeable(self, caller: Caller, job_id: str) -> LiveJob:
+        job = self._visible(caller, job_id)
+        if not may_change(caller, job.record.owner):
             raise PermissionDenied(
                 f"client '{caller.client_id}' may look at job '{job_id}' and not change it", job_id=job_id
             )
-        return record, job
-
-    def _stored(self, job_id: str) -> JobRecord | None:
-        stored = self._store.get(job_id)
-        return None if stored is None else _decode(stored)
+        return job
 
 
 def _decode(stored: bytes) -> JobRecord:
@@ -259,17 +252,6 @@ async def _outcome(job: LiveJob) -> None:
             hint="the same request again tells what became of it",
             job_id=job.record.job_id,
         )
-
-
-async def _launched(job: LiveJob) -> JobRecord:
-    await _outcome(job)
-    return _started(job.record)
-
-
-def _started(record: JobRecord) -> JobRecord:
-    if records.reason_of(record) == START_FAILED:
-        raise explain(record)
-    return record
 
 
 def _first(*values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Jobs that have not ended: launched, found again, concluded; each change is written down here.
+"""Jobs that have not ended, and the last that have: launched, found again, concluded, each change written down.
 
 Decides when a record is stored: the intent before the launch, everything the supervisor can tell again a
 moment behind, a failure and a stop at once. After every new connection to the supervisor, at the start and
@@ -18,12 +18,14 @@ from generated.jobworker.v1 import JobRecord, StartStage
 from jobwire.codec import decode
 from jobworker import reconcile, records, removal
 from jobworker.lifecycle import ENDED, STARTING
+from jobworker.records import fields
 from jobworker.statedir import StateDirectory
 from jobworker.store import JobStore
 from jobworker.supervisor.messages import ExitedEvent, ListedJob
 from jobworker.supervisor.protocol import FrameError
 from jobworker.supervisorlink import LinkLostError, Reply, SupervisorLink
 
+RECENT = 256  # ended jobs kept at hand: who started a short job asks for its end when it has come already
 LOOK_AGAIN_SECONDS = 0.05  # a launch that another connection asked for is not told when it succeeds
 EXEC = StartStage(StartStage.EXEC)
 
@@ -39,12 +41,16 @@ class LiveJob:
 
     __slots__ = ("ended", "record", "started")
 
-    def __init__(self, record: JobRecord, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, record: JobRecord) -> None:
+        loop = asyncio.get_running_loop()
         self.record = record
         self.started: asyncio.Future[bool] = loop.create_future()
         self.ended: asyncio.Future[JobRecord] = loop.create_future()
-        if record.state != STARTING:
+        state = fields(record)["state"]
+        if state != STARTING:
             self.started.set_result(True)
+        if state == ENDED:
+            self.ended.set_result(record)
 
 
 class LiveJobs:
@@ -55,18 +61,22 @@ class LiveJobs:
         self._store = store
         self._link = link
         self._jobs: dict[str, LiveJob] = {}
+        self._recent: dict[str, LiveJob] = {}
         self._look_again: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def get(self, job_id: str) -> LiveJob | None:
-        """The job, unless it has ended or there is none."""
-        return self._jobs.get(job_id)
+        """The job, if it has not ended, or is one of the last that have."""
+        return self._jobs.get(job_id) or self._recent.get(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """A job that has ended is deleted."""
+        self._recent.pop(job_id, None)
 
     async def open(self) -> None:
         """Loads what is unfinished, connects to the supervisor and settles everything against it."""
-        loop = asyncio.get_running_loop()
         for job_id, owner, stored in self._store.unfinished():
             try:
                 record = decode(JobRecord, stored)
@@ -75,7 +85,7 @@ class LiveJobs:
                 record = reconcile.placeholder(job_id, owner=owner, unix_nano=time.time_ns())
                 self._store.update(record)
             else:
-                self._jobs[job_id] = LiveJob(record, loop)
+                self._jobs[job_id] = LiveJob(record)
         await self._link.open(attach=self._attach, exited=self._on_exited)
 
     async def close(self) -> None:
@@ -88,9 +98,8 @@ class LiveJobs:
         self, record: JobRecord, request: Mapping[str, object], *, unix_nano: int, request_id: str
     ) -> LiveJob:
         """Records the intent, then asks for the launch; AlreadyExists or Unavailable when that cannot be recorded."""
-        loop = asyncio.get_running_loop()
         self._store.insert(record, created_unix_nano=unix_nano, request_id=request_id)
-        job = self._jobs[record.job_id] = LiveJob(record, loop)
+        job = self._jobs[record.job_id] = LiveJob(record)
         try:
             reply = self._link.ask(request)
         except FrameError:  # larger than anything that the kernel would execute
@@ -110,12 +119,9 @@ class LiveJobs:
         request_id: str,
     ) -> LiveJob:
         """Records a start that failed before anything was asked for; raises as `launch` does."""
-        job = LiveJob(record, asyncio.get_running_loop())
         records.start_failed(record, stage=stage, errno=number, detail=detail, unix_nano=unix_nano)
         self._store.insert(record, created_unix_nano=unix_nano, request_id=request_id)
-        job.started.set_result(True)
-        job.ended.set_result(record)
-        return job
+        return LiveJob(record)
 
     def save_now(self, job: LiveJob) -> None:
         """Writes a change that nobody else could tell after a crash."""
@@ -127,7 +133,7 @@ class LiveJobs:
             job.started = asyncio.get_running_loop().create_future()
             return
         reply = done.result()
-        if job.record.state != STARTING:  # its end came first
+        if fields(job.record)["state"] != STARTING:  # its end came first
             return
         if reply["op"] == "launched":
             records.launched(
@@ -155,7 +161,11 @@ class LiveJobs:
         self._conclude(job)
 
     def _conclude(self, job: LiveJob) -> None:
-        del self._jobs[job.record.job_id]
+        job_id = fields(job.record)["job_id"]
+        del self._jobs[job_id]
+        self._recent[job_id] = job
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
         if not job.started.done():
             job.started.set_result(True)
         job.ended.set_result(job.record)

@@ -35,16 +35,22 @@ STAGES: dict[str, StartStage] = {str(stage.name).lower(): StartStage(stage) for 
 SETUP = StartStage(StartStage.SETUP)
 
 
-def make(cls: type[M], **fields: Any) -> M:
+def make(cls: type[M], **values: Any) -> M:
     """A message with these fields; the types of the values are not checked."""
     message = decode(cls, b"")
-    vars(message).update(fields)
+    fields(message).update(values)
     return message
 
 
+def fields(message: betterproto.Message) -> dict[str, Any]:
+    """A message's own dictionary, past betterproto's attribute access, which costs 1 to 40 µs a field."""
+    own: dict[str, Any] = object.__getattribute__(message, "__dict__")
+    return own
+
+
 def given(message: betterproto.Message) -> dict[str, Any]:
-    """The fields that hold something, by name, without betterproto's attribute access (up to 40 µs a field)."""
-    return {name: value for name, value in vars(message).items() if value is not PLACEHOLDER}
+    """The fields that hold something, by name."""
+    return {name: value for name, value in fields(message).items() if value is not PLACEHOLDER}
 
 
 def moment(unix_nano: int) -> datetime:
@@ -67,8 +73,8 @@ def accept(job_id: str, *, owner: str, spec: JobSpec, unix_nano: int, workdir: s
 
 def launched(record: JobRecord, *, pid: int, started_ns: int, limits: messages.Limits) -> None:
     """The program runs; `limits` are those in force."""
-    state = advance(record.state, Event.LAUNCHED)
-    vars(record).update(
+    state = advance(fields(record)["state"], Event.LAUNCHED)
+    fields(record).update(
         state=state,
         pid=pid,
         started_at=moment(started_ns),
@@ -78,23 +84,23 @@ def launched(record: JobRecord, *, pid: int, started_ns: int, limits: messages.L
 
 def stop_asked(record: JobRecord, *, by: str | None, unix_nano: int) -> None:
     """Somebody asked for the job's end; the first who did is remembered."""
-    state = advance(record.state, Event.STOP_ASKED)
-    if record.stopped_at is None:
-        vars(record).update(stopped_by=by, stopped_at=moment(unix_nano))
-    record.state = state
+    state = advance(fields(record)["state"], Event.STOP_ASKED)
+    if fields(record)["stopped_at"] is None:
+        fields(record).update(stopped_by=by, stopped_at=moment(unix_nano))
+    fields(record)["state"] = state
 
 
 def start_failed(record: JobRecord, *, stage: StartStage, errno: int, detail: str, unix_nano: int) -> None:
     """The program was not, and will never be, executed."""
-    state = advance(record.state, Event.LAUNCH_FAILED)
+    state = advance(fields(record)["state"], Event.LAUNCH_FAILED)
     failure = make(StartFailure, stage=stage, errno=errno, detail=detail)
     termination = make(Termination, reason=START_FAILED, start_failure=failure)
-    vars(record).update(state=state, ended_at=moment(unix_nano), termination=termination)
+    fields(record).update(state=state, ended_at=moment(unix_nano), termination=termination)
 
 
 def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
     """The job has ended as its exit record tells."""
-    state = advance(record.state, Event.FINISHED)
+    state = advance(fields(record)["state"], Event.FINISHED)
     reason = end_reason(facts)
     termination = make(
         Termination,
@@ -102,13 +108,13 @@ def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
         exit_code=facts["exit_code"],
         signal=facts["signal"],
         core_dumped=facts["core_dumped"],
-        stopped_by=record.stopped_by if reason == STOPPED else None,
+        stopped_by=fields(record)["stopped_by"] if reason == STOPPED else None,
         start_failure=_failure(facts["start_failure"]),
         oom_kills=facts["oom_kills"],
         survivors=facts["survivors"],
     )
     started_ns = facts["started_ns"]
-    vars(record).update(
+    fields(record).update(
         state=state,
         pid=None,
         started_at=None if started_ns is None else moment(started_ns),
@@ -121,8 +127,8 @@ def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
 
 def lost(record: JobRecord, *, output: OutputInfo | None, unix_nano: int) -> None:
     """Nobody can tell any more how the job ended; what is known of its output stays."""
-    state = advance(record.state, Event.LOST_SIGHT)
-    vars(record).update(
+    state = advance(fields(record)["state"], Event.LOST_SIGHT)
+    fields(record).update(
         state=state,
         pid=None,
         ended_at=moment(unix_nano),
@@ -134,14 +140,14 @@ def lost(record: JobRecord, *, output: OutputInfo | None, unix_nano: int) -> Non
 def running(record: JobRecord, *, usage: messages.Usage | None, output: OutputInfo | None) -> None:
     """What a running job has used and written until now."""
     if usage is not None:
-        record.usage = make(Usage, **usage)
+        fields(record)["usage"] = make(Usage, **usage)
     if output is not None:
-        record.output = output
+        fields(record)["output"] = output
 
 
 def reason_of(record: JobRecord) -> EndReason | None:
     """Why the job ended; None while it has not."""
-    termination = record.termination
+    termination: Termination | None = fields(record)["termination"]
     return None if termination is None else termination.reason
 
 

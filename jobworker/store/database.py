@@ -82,6 +82,10 @@ class Database:
         """All rows of a query, what was written behind included."""
         if self._behind:
             self.flush()
+        return self.committed_rows(sql, values)
+
+    def committed_rows(self, sql: str, values: Values = ()) -> list[Row]:
+        """All rows of a query to which nothing that is still to be written matters."""
         with _border():
             return self._execute(sql, values).fetchall()
 

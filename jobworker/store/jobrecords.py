@@ -27,7 +27,7 @@ INSERT = (
 INSERT_LABEL = "INSERT INTO labels (job_id, key, value) VALUES (?,?,?)"
 UPDATE = "UPDATE jobs SET state = ?, record = ? WHERE id = ?"
 SELECT = "SELECT record FROM jobs WHERE id = ?"
-SELECT_REQUEST = "SELECT record FROM jobs WHERE owner = ? AND request_id = ?"
+SELECT_REQUEST = "SELECT id FROM jobs WHERE owner = ? AND request_id = ?"
 SELECT_UNFINISHED = "SELECT id, owner, record FROM jobs WHERE state <> 4 ORDER BY created_unix_nano, id"
 SELECT_IDS = "SELECT id FROM jobs"
 DELETE = "DELETE FROM jobs WHERE id = ?"
@@ -92,10 +92,12 @@ class JobStore:
     def update(self, record: JobRecord) -> None:
         """Writes the record behind, as it is then; a crash before that loses the change, not the job."""
 
-        def statement() -> Statement:
-            return UPDATE, (int(record.state), encode(record), record.job_id)
+        fields = records.fields(record)
 
-        self._database.later(record.job_id, statement)
+        def statement() -> Statement:
+            return UPDATE, (int(fields["state"]), encode(record), fields["job_id"])
+
+        self._database.later(fields["job_id"], statement)
 
     def update_now(self, record: JobRecord) -> None:
         """As `update`, but committed when it returns, unless the disk refuses: then that is tried again."""
@@ -105,11 +107,13 @@ class JobStore:
 
     def get(self, job_id: str) -> bytes | None:
         """The encoded record."""
-        return self._record(SELECT, job_id)
+        rows = self._database.rows(SELECT, (job_id,))
+        return cast("bytes", rows[0][0]) if rows else None
 
     def by_request(self, owner: str, request_id: str) -> bytes | None:
         """The encoded record of the job that this owner's request started."""
-        return self._record(SELECT_REQUEST, owner, request_id)
+        ids = self._database.committed_rows(SELECT_REQUEST, (owner, request_id))
+        return self.get(cast("str", ids[0][0])) if ids else None
 
     def page(self, search: Search, *, after: Position | None, limit: int) -> list[Stored]:
         """Up to `limit` records, newest first, from the one that follows `after`."""
@@ -136,10 +140,6 @@ class JobStore:
         """Forgets a job."""
         self._database.forget(job_id)
         self._database.write((DELETE, (job_id,)), (DELETE_LABELS, (job_id,)))
-
-    def _record(self, sql: str, *values: str) -> bytes | None:
-        rows = self._database.rows(sql, values)
-        return cast("bytes", rows[0][0]) if rows else None
 
 
 def _query(search: Search, after: Position | None) -> tuple[str, list[object]]:
