@@ -165,7 +165,7 @@ class Client:
         raise AmbiguousJob(
             f"several jobs' ids begin with '{reference}'",
             candidates=tuple(job.id for job in found),
-            hint="one of " + ", ".join(job.id for job in found),
+            hint="one of " + ", ".join([job.id for job in found[:3]] + ["…"] * (len(found) > 3)),
         )
 
     async def _called(self, reference: str) -> Sequence[Job]:

@@ -15,7 +15,7 @@ from jobctl import requests
 from jobctl.answers import record_id
 from jobctl.errors import ConnectionLost, Internal, OutputGap, Unavailable
 from jobctl.events import Chunk, End, Event, Gap, Started, parse
-from jobctl.reconnect import Patience
+from jobctl.reconnect import CALL_PATIENCE, Patience
 from jobctl.translate import time_limit
 from jobwire.wire import WireError
 
@@ -73,8 +73,14 @@ async def follow(
     patience: float | None = None,
     notice: Callable[[Unavailable], None] | None = None,
 ) -> AsyncGenerator[Event, None]:
-    """Events up to and with `End`; broken connections are bridged, for at most `patience` seconds each time."""
-    trust = Patience(connection, limit=patience, notice=notice)
+    """Events up to and with `End`; broken connections are bridged, for at most `patience` seconds each time.
+
+    A run that has not started yet is asked for again no longer than any other call.
+    """
+    first = (
+        patience if cursor.job_id or (patience is not None and patience < CALL_PATIENCE) else CALL_PATIENCE
+    )
+    trust = Patience(connection, limit=first, notice=notice)
     while True:
         method, request = cursor.request()
         try:
@@ -83,7 +89,7 @@ async def follow(
                     event = _parse(message)
                     if event is None:
                         continue
-                    trust.restored()
+                    trust.restored(limit=patience)
                     cursor.advance(event)
                     yield event
                     if isinstance(event, End):

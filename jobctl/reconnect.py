@@ -60,9 +60,10 @@ class Patience:
             self._notice(error)
         await asyncio.sleep(pause)
 
-    def restored(self) -> None:
-        """It works again: the next failure is a first one."""
+    def restored(self, *, limit: float | None) -> None:
+        """It works again: the next failure is a first one, and is borne for `limit` seconds."""
         self._pauses = None
+        self._limit = limit
 
 
 def _chance() -> float:

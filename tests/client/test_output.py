@@ -226,6 +226,19 @@ async def test_patience_ends(worker: Worker) -> None:
             await other.job(job.id).stop(grace=0)
 
 
+async def test_a_run_that_cannot_begin_is_not_waited_for_as_long(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though whoever follows would wait for ever: nobody knows yet whether there is anything to follow."""
+    monkeypatch.setattr("jobctl.output.CALL_PATIENCE", 0.3)
+    async with proxy_to(worker.address) as proxy, client_of(worker, "alice", address=proxy.address) as client:
+        await client.worker()
+        proxy.refuse = True
+        proxy.cut()
+        with pytest.raises(jobctl.ConnectionLost):
+            await client.run(["true"], deadline=PATIENCE)
+
+
 async def test_output_that_is_gone_is_a_gap(worker: Worker, alice: Client) -> None:
     """The stored bytes of a job that has ended are cut short on disk."""
     job = await alice.start(programs.lines(100))

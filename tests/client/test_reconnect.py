@@ -44,4 +44,4 @@ async def test_what_works_again_begins_anew() -> None:
     trust = Patience(connection(answered=True), limit=0.01)
     for _ in range(3):
         await trust.wait(LOST)
-        trust.restored()
+        trust.restored(limit=0.01)
