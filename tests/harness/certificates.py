@@ -1,6 +1,5 @@
 """One authority and one certificate for everybody the tests know, made once a session."""
 
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +41,3 @@ class Certificates:
     def of(self, name: str) -> Path:
         """The certificate and key of the server or a client."""
         return self.directory / f"{name}.pem"
-
-    def context(self, name: str | None) -> ssl.SSLContext:
-        """A client's TLS context as the worker expects it; None has no certificate."""
-        context = ssl.create_default_context(cafile=self.authority)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.set_alpn_protocols(["h2"])
-        if name is not None:
-            context.load_cert_chain(self.of(name))
-        return context

@@ -1,7 +1,6 @@
 """What this machine can do. Each probe is a pytest mark that skips, for one reason, a test which needs more."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,6 @@ UML = Path("/proc/cpuinfo").read_text().find("User Mode Linux") >= 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
 needs_no_root = pytest.mark.skipif(ROOT, reason="needs an ordinary user")
 needs_cgroup2 = pytest.mark.skipif("v2" not in MOUNTS, reason="no cgroup2 hierarchy is mounted")
-needs_v1 = pytest.mark.skipif(not V1, reason="cpu, memory and pids are not on cgroup v1 here")
 needs_v2 = pytest.mark.skipif(
     not PURE_V2, reason="cpu, memory and pids are not on cgroup v2 here (make test-v2 has a machine)"
 )
@@ -43,7 +41,3 @@ needs_limits = pytest.mark.skipif(
     not (ROOT and (PURE_V2 or V1)), reason="needs root and the cpu, memory and pids controllers"
 )
 needs_fast_processes = pytest.mark.skipif(UML, reason="takes minutes in User Mode Linux")
-needs_ssh = pytest.mark.skipif(
-    not (shutil.which("ssh") and Path("/usr/sbin/sshd").exists()),
-    reason="OpenSSH client and server are not installed",
-)

@@ -72,14 +72,6 @@ def leaves_of(state: Path) -> list[Path]:
     return [leaf for tree in cgroups_of(state) for leaf in tree.iterdir() if leaf.is_dir()]
 
 
-def processes_in(cgroup: Path) -> list[int]:
-    """Ids of the processes in a cgroup; none if it is gone."""
-    try:
-        return [int(line) for line in (cgroup / "cgroup.procs").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
 def cgroup_mounts() -> list[Path]:
     """Where cgroup hierarchies are mounted, of either version."""
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
