@@ -26,7 +26,7 @@ import uvloop
 from generated.jobworker.v1 import ClientServiceBase, JobServiceBase, WorkerServiceBase
 from jobwire import __version__
 from jobwire.codec import Codec
-from jobwire.http2 import Server
+from jobwire.http2 import Protocol, Server
 from jobworker.doorbell import Doorbell
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
 from jobworker.identity import Identity, reload_context, server_context
@@ -157,13 +157,17 @@ class Edge:
         self._outputs.close()
 
     async def _say_goodbye(self) -> None:
-        """Closes every connection; what is not gone after a moment is cut."""
-        connections = list(self._server.connections)
-        for protocol in connections:
-            protocol.processor.close("the worker has shut down")
+        """Closes every connection once its peer has taken what was sent, or after a moment."""
+        self._calls.end_all(Unavailable("the worker is shutting down", hint="try again once it is back"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._calls.none()
+        connections = list(self._server.connections)
+        taken = [_taken(protocol) for protocol in connections]
+        if taken:
+            await asyncio.wait(taken, timeout=GOODBYE_SECONDS)
+        for protocol in connections:
+            protocol.processor.close("the worker has shut down")
         for protocol in connections:
             protocol.transport.abort()
 
@@ -175,6 +179,24 @@ class Edge:
         assert welcome is not None, "the link was opened before anything was served"
         cgroup = welcome["cgroup"]
         return Host(welcome["pid"], cgroup["mode"], cgroup["controllers"])
+
+
+def _taken(protocol: Protocol) -> asyncio.Future[None]:
+    """Done when the peer has answered a ping: it has read everything before it.
+
+    grpclib's client, for one, forgets the status of a call when it finds the connection closed beside it.
+    """
+    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_answer() -> None:
+        if not answered.done():
+            answered.set_result(None)
+
+    connection = protocol.connection
+    connection.ping_ack_process = on_answer  # type: ignore[method-assign]
+    connection._connection.ping(b"farewell")
+    connection.flush()
+    return answered
 
 
 class _Signals:

@@ -65,6 +65,10 @@ class OpenCalls:
         """Ends the calls that wait for a job, with this error."""
         self._end([call for call in self._calls if call.waits], error)
 
+    def end_all(self, error: JobworkerError) -> None:
+        """Ends whatever is left, with this error."""
+        self._end(list(self._calls), error)
+
     def recheck(self, identity: Identity, *, but: Call | None = None) -> None:
         """Ends the calls of clients that are none any more, with what a new call of theirs would be told."""
         for call in self._calls - {but}:
