@@ -119,8 +119,10 @@ class Jobs:
         grace_ms = launchrequest.milliseconds(_first(grace, spec.stop_grace, STOP_GRACE))
         records.stop_asked(record, by=caller.client_id, unix_nano=time.time_ns())
         self._live.save_now(job)
-        await self._ask({"op": "stop", "job": job_id, "signal": number, "grace_ms": grace_ms})
-        return job.record  # where it said that there is no such job, the end has been told before
+        reply = await self._ask({"op": "stop", "job": job_id, "signal": number, "grace_ms": grace_ms})
+        if reply["op"] == "error" and not job.ended.done():
+            raise Internal(f"job '{job_id}' cannot be stopped: {reply['detail']}", job_id=job_id)
+        return job.record
 
     async def signal(self, caller: Caller, job_id: str, *, signal: int, tree: bool) -> None:
         """Sends a signal to the main process or the tree; FailedPrecondition when there is none to take it."""

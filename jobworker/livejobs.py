@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from generated.jobworker.v1 import JobRecord, StartStage
 from jobwire.codec import decode
 from jobworker import reconcile, records, removal
+from jobworker.errors import Unavailable
 from jobworker.lifecycle import ENDED, STARTING
 from jobworker.records import fields
 from jobworker.statedir import StateDirectory
@@ -128,13 +129,14 @@ class LiveJobs:
         self._store.update_now(job.record)
 
     def _on_launch(self, job: LiveJob, done: asyncio.Future[Reply]) -> None:
+        if job.started.done():
+            done.exception()
+            return
         if isinstance(done.exception(), LinkLostError):
             job.started.set_result(False)
             job.started = asyncio.get_running_loop().create_future()
             return
         reply = done.result()
-        if fields(job.record)["state"] != STARTING:  # its end came first
-            return
         if reply["op"] == "launched":
             records.launched(
                 job.record, pid=reply["pid"], started_ns=reply["started_ns"], limits=reply["limits"]
@@ -178,35 +180,41 @@ class LiveJobs:
             logger.warning("'%s' stays: %s", self._state.job(job_id), error)
 
     async def _attach(self) -> None:
-        """Settles every job against what the supervisor holds."""
+        """Settles every job against what the supervisor holds; nobody can start one meanwhile."""
         listed = {entry["job"]: entry for entry in await self._link.list()}
         for job_id, job in list(self._jobs.items()):
             self._settle(job, listed.get(job_id))
         for job_id in listed.keys() - self._jobs.keys():
             self._end_stray(job_id)
+        starting = [job for job in self._jobs.values() if job.record.state == STARTING]
+        if self._look_again is not None:
+            self._look_again.cancel()
+        self._look_again = asyncio.create_task(self._await_launches(starting)) if starting else None
 
     def _settle(self, job: LiveJob, listed: ListedJob | None) -> None:
         record = job.record
         state, directory = record.state, self._state.job(record.job_id)
         job.record = reconcile.settle(record, listed=listed, directory=directory, unix_nano=time.time_ns())
+        if job.record.state == state:
+            return
+        self._store.update(job.record)
         if job.record.state == ENDED:
-            self._store.update(job.record)
             self._conclude(job)
-        elif job.record.state == STARTING:
-            if self._look_again is None or self._look_again.done():
-                self._look_again = asyncio.get_running_loop().create_task(self._await_launches())
-        elif job.record.state != state:
-            self._store.update(job.record)
+        else:
             job.started.set_result(True)
 
-    async def _await_launches(self) -> None:
-        """Looks again, for as long as a program is about to be executed that another connection asked for."""
-        while any(job.record.state == STARTING for job in self._jobs.values()):
+    async def _await_launches(self, starting: list[LiveJob]) -> None:
+        """Looks again, for as long as programs are about to be executed that another connection asked for."""
+        while starting:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             try:
-                await self._attach()
-            except LinkLostError:
-                return  # the next connection begins anew
+                listed = {entry["job"]: entry for entry in await self._link.list()}
+            except (LinkLostError, Unavailable):
+                return  # after the next connection everything is settled anew
+            for job in starting:
+                if not job.ended.done():
+                    self._settle(job, listed.get(job.record.job_id))
+            starting = [job for job in starting if not job.started.done()]
 
     def _end_stray(self, job_id: str) -> None:
         """A job that the supervisor holds and no record calls unfinished."""

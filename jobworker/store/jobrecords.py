@@ -116,9 +116,14 @@ class JobStore:
         return self.get(cast("str", ids[0][0])) if ids else None
 
     def page(self, search: Search, *, after: Position | None, limit: int) -> list[Stored]:
-        """Up to `limit` records, newest first, from the one that follows `after`."""
+        """Up to `limit` records, newest first, from the one that follows `after`.
+
+        While the disk refuses writes, records may be as they were a while ago.
+        """
         sql, values = _query(search, after)
-        rows = self._database.rows(f"{sql} LIMIT ?", (*values, limit))
+        with contextlib.suppress(Unavailable):
+            self._database.flush()
+        rows = self._database.committed_rows(f"{sql} LIMIT ?", (*values, limit))
         return [
             Stored(Position(created, job_id), record)
             for created, job_id, record in cast("list[tuple[int, str, bytes]]", rows)

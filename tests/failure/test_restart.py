@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from jobworker.statedir import StateDirectory
 from jobworker.store import Database, JobStore
 from jobworker.supervisor.protocol import FrameReader, pack
 from jobworker.supervisorlink import SOCKET_NAME, SupervisorLink
-from tests.harness import programs
+from tests.harness import Worker, programs
 from tests.harness.domain import ALICE, PATIENCE, Domain, running
 from tests.harness.processes import alive, wait_gone
 
@@ -123,6 +123,22 @@ async def test_a_second_server_is_refused(domain: Domain) -> None:
     ) as raised:
         StateDirectory.open(domain.path)
     assert "--state" in raised.value.hint
+
+
+def test_a_server_that_is_killed_finds_its_jobs_again(make_worker: Callable[[], Worker]) -> None:
+    worker = make_worker()
+    gate = worker.directory / "gate"
+    os.mkfifo(gate)
+    gate.chmod(0o666)
+    script = 'read code < "$0"; echo "read $code"; exit "$code"'
+    started = worker.jobctl("start", "--name", "held", "--", "/bin/sh", "-c", script, str(gate))
+    assert started.returncode == 0
+    worker.kill9()
+    gate.write_text("5\n")
+    worker.restart()
+    assert worker.jobctl("wait", "held").returncode == 5
+    assert worker.jobctl("logs", "held").stdout == "read 5\n"
+    assert worker.jobctl("start", "--name", "next", "--", "true").returncode == 0
 
 
 # the supervisor
@@ -343,6 +359,8 @@ async def test_a_full_database_refuses_starts_and_nothing_else(domain: Domain) -
     ended = await domain.wait(job_id)
     assert ended.termination is not None
     assert ended.termination.exit_code == 4
+    assert domain.jobs.list(ALICE, None, page_size=0, page_token="")[0]
+    assert await domain.jobs.get(ALICE, job_id) == ended
     domain.database.rows("PRAGMA max_page_count = 100000")
     await domain.restart()
     assert (await domain.wait(job_id)).termination == ended.termination
