@@ -1,6 +1,7 @@
 """`python -m bench [latency|rate|throughput ...]`: every question, or those named."""
 
 import asyncio
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ QUESTIONS = {"latency": latency.run, "rate": rate.run, "throughput": throughput.
 
 
 async def main(names: list[str]) -> int:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed jobctl is compiled; so be ours
     unknown = set(names) - QUESTIONS.keys()
     if unknown or sshd.missing():
         print(
