@@ -16,17 +16,27 @@ _SYSCALL = _LIBC.syscall
 _SYSCALL.restype = ctypes.c_long
 
 # the same numbers on every architecture
+_SYS_PIDFD_SEND_SIGNAL = 424
 _SYS_CLONE3 = 435
 _SYS_CLOSE_RANGE = 436
 _CLONE_PIDFD = 0x1000
 _CLONE_INTO_CGROUP = 0x200000000
+CLONE_PARENT = 0x8000  # the child becomes our sibling: our parent waits for it
 _SIGCHLD = 17
 _CLONE_ARGS = (ctypes.c_uint64 * 11)()  # struct clone_args of Linux 5.7, whose last field is the cgroup
 _PIDFD = ctypes.c_int(-1)
 
 _PR_SET_NAME = 15
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+
+_AF_UNIX = 1
+_SOCK_SEQPACKET = 5
+_SOL_SOCKET = 1
+_SCM_RIGHTS = 1
+_MSG_NOSIGNAL = 0x4000
+_MSG_CMSG_CLOEXEC = 0x40000000
 
 IN_MODIFY = 0x2
 IN_CLOSE_WRITE = 0x8
@@ -42,8 +52,15 @@ _FALLOC_FL_KEEP_SIZE = 0x1
 _FALLOC_FL_PUNCH_HOLE = 0x2
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
+# their numbers are those of every architecture Python is built for but MIPS; `signal` would bring `enum` into each child
+SIGHUP = 1
+SIGINT = 2
+SIGKILL = 9
+SIGPIPE = 13
+SIGTERM = 15
+SIGXFSZ = 25
+SIGNALS = 64
 _SIG_SETMASK = 2
-_SIGNALS = 64
 _SIGSET_SIZE = 128  # glibc's sigset_t, larger than the kernel's
 _SIG_DFL = ctypes.c_void_p(0)
 _LIBC.signal.restype = ctypes.c_void_p
@@ -56,19 +73,24 @@ def _check(result: int) -> int:
     return result
 
 
-def clone3(*, cgroup_fd: int | None = None) -> tuple[int, int]:
+def clone3(*, flags: int = 0, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Forks, into the cgroup2 directory `cgroup_fd` when given: (pid, pidfd) in the parent, (0, -1) in the child.
 
     The pidfd is close-on-exec. The at-fork hooks of the interpreter do not run: the caller has one thread, and
     its child only makes system calls and execs. The cgroup must be fresh: one that was ever killed kills the child.
     """
     arguments = _CLONE_ARGS
-    arguments[0] = _CLONE_PIDFD | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
+    arguments[0] = flags | _CLONE_PIDFD | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
     arguments[1] = ctypes.addressof(_PIDFD)
-    arguments[4] = _SIGCHLD
+    arguments[4] = 0 if flags & CLONE_PARENT else _SIGCHLD  # a sibling sends its parent what we would
     arguments[10] = cgroup_fd or 0
     pid = _check(_SYSCALL(_SYS_CLONE3, arguments, 88))
     return (pid, _PIDFD.value) if pid else (0, -1)
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Signals the very process that a pidfd stands for; ProcessLookupError when it is gone."""
+    _check(_SYSCALL(_SYS_PIDFD_SEND_SIGNAL, pidfd, signal, None, 0))
 
 
 def close_range(first: int, last: int) -> None:
@@ -105,13 +127,49 @@ def set_signal_mask(signals: list[int]) -> None:
 
 
 def reset_signal(signal: int) -> None:
-    """Gives a signal its default action back."""
+    """Gives a signal its default action back; signals that have no other action are left alone."""
     _LIBC.signal(signal, _SIG_DFL)
 
 
 def _sigset(signals: list[int]) -> bytes:
-    bits = sum(1 << signal - 1 for signal in signals if 1 <= signal <= _SIGNALS)
+    bits = sum(1 << signal - 1 for signal in signals if 1 <= signal <= SIGNALS)
     return bits.to_bytes(_SIGSET_SIZE, "little")
+
+
+def socketpair() -> tuple[int, int]:
+    """Two connected, close-on-exec sockets that keep messages apart (SOCK_SEQPACKET)."""
+    pair = (ctypes.c_int * 2)()
+    _check(_LIBC.socketpair(_AF_UNIX, _SOCK_SEQPACKET | os.O_CLOEXEC, 0, pair))
+    return pair[0], pair[1]
+
+
+def send_descriptors(fd: int, data: bytes, descriptors: list[int]) -> None:
+    """Sends a message and copies of some descriptors over a unix socket (unix(7), SCM_RIGHTS)."""
+    count = len(descriptors)
+    control = struct.pack(f"@Nii{count}i", 16 + 4 * count, _SOL_SOCKET, _SCM_RIGHTS, *descriptors)
+    message = _Message(data, control if descriptors else b"")
+    _check(_LIBC.sendmsg(fd, message.header, _MSG_NOSIGNAL))
+
+
+def receive_descriptors(fd: int, *, size: int, count: int) -> tuple[bytes, list[int]]:
+    """The next message of up to `size` bytes and `count` descriptors, close-on-exec; b"" when the peer is gone."""
+    message = _Message(bytes(size), bytes(16 + 4 * count))
+    length = _check(_LIBC.recvmsg(fd, message.header, _MSG_CMSG_CLOEXEC))
+    control = message.control.raw
+    taken = max(0, int.from_bytes(control[:8], "little") - 16) // 4
+    return message.data.raw[:length], list(struct.unpack_from(f"@{taken}i", control, 16))
+
+
+class _Message:
+    """The buffers of one struct msghdr, kept alive together."""
+
+    def __init__(self, data: bytes, control: bytes) -> None:
+        self.data = ctypes.create_string_buffer(data, len(data))
+        self.control = ctypes.create_string_buffer(control, len(control))
+        vector = struct.pack("@PN", ctypes.addressof(self.data), len(data))
+        self._vector = ctypes.create_string_buffer(vector, len(vector))
+        where = ctypes.addressof(self.control) if control else 0
+        self.header = struct.pack("@PIPNPNi", 0, 0, ctypes.addressof(self._vector), 1, where, len(control), 0)
 
 
 def inotify_init() -> int:

@@ -12,18 +12,13 @@ import fcntl
 import gc
 import os
 import resource
-import signal
 import sys
-import time
 
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup
-from jobworker.supervisor.control import Listener
-from jobworker.supervisor.engine import Engine
+from jobworker.supervisor.child import Origin
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.launch import Launcher
-from jobworker.supervisor.loop import READ, Loop
-from jobworker.supervisor.nursery import PROCESS_NAME, Nursery
+from jobworker.supervisor.nursery import Nursery
 
 try:  # hashlib would load OpenSSL, and with its memory raise the cost of every clone
     from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
@@ -34,9 +29,10 @@ except ImportError:
         from hashlib import sha256
 
 LOCK_NAME = "supervisor.lock"
-JOBS_NAME = "jobs"
-_BLOCKED = [int(signal.SIGTERM), int(signal.SIGHUP), int(signal.SIGINT)]  # read from a signalfd
-_IGNORED = [int(signal.SIGPIPE), int(signal.SIGXFSZ)]  # by the interpreter, from its start
+_JOBS_NAME = "jobs"
+_PROCESS_NAME = b"jobworker-super"
+_BLOCKED = [syscalls.SIGTERM, syscalls.SIGHUP, syscalls.SIGINT]  # read from a signalfd
+_IGNORED = [syscalls.SIGPIPE, syscalls.SIGXFSZ]  # by the interpreter, from its start
 _USAGE = "usage: python -m jobworker.supervisor --state DIR [--cgroup-root PATH] [--ready-fd N]"
 
 
@@ -69,9 +65,9 @@ def main(arguments: list[str]) -> int:
         options = Options(arguments)
         ready_fd = options.ready_fd
         nofile = _set_up_process()
-        state_fd = _open_state(options.state)
+        state_fd, jobs_fd = _open_state(options.state)
         lock_fd = _lock(state_fd, options.state)
-        _serve(options, state_fd, nofile)
+        _run(options, state_fd=state_fd, jobs_fd=jobs_fd, nofile=nofile)
         os.close(lock_fd)
     except (StartupError, OSError) as error:
         note(f"cannot start: {error}")
@@ -80,28 +76,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _serve(options: Options, state_fd: int, nofile: tuple[int, int] | None) -> None:
-    started_ns = time.time_ns()
+def _run(options: Options, *, state_fd: int, jobs_fd: int, nofile: tuple[int, int] | None) -> None:
     tree = cgroup_setup.set_up(_tree_name(options.state), root=options.cgroup_root)
-    loop = Loop()
-    jobs_fd = os.open(JOBS_NAME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=state_fd)
-    boot_id = _read_boot_id()
-    engine = Engine(loop, jobs_fd=jobs_fd, boot_id=boot_id, started_ns=started_ns)
-    nursery = Nursery(tree, ignored=_IGNORED, nofile=nofile)
-    engine.launcher = Launcher(engine, nursery, boot_id=boot_id)
-    _watch_signals(loop, engine)
-    listener = Listener(loop, state_fd=state_fd, admit=engine.admit)
-    note(f"ready, state {options.state}, cgroups {tree.path if tree else 'none'}")
     gc.collect()
     gc.disable()
     gc.freeze()
-    nursery.refill()
-    _tell(options.ready_fd, "ready\n")
-    loop.run()
-    listener.close()
-    nursery.empty()
-    if tree is not None:
-        tree.remove()
+    nursery = Nursery(tree, Origin(ignored=_IGNORED, blocked=_BLOCKED, nofile=nofile))
+    # imported last: what was loaded before the nurse was cloned is copied for every job
+    from jobworker.supervisor import serve  # noqa: PLC0415
+
+    try:
+        serve.run(
+            nursery,
+            state_fd=state_fd,
+            jobs_fd=jobs_fd,
+            when_ready=lambda: _tell(options.ready_fd, "ready\n"),
+        )
+    finally:
+        nursery.close()
+        if tree is not None:
+            tree.remove()
     note("ended")
 
 
@@ -109,16 +103,16 @@ def _set_up_process() -> tuple[int, int] | None:
     """Makes the process fit to be copied into jobs; the descriptor limit to restore there, if it was raised."""
     os.chdir("/")
     os.umask(0o022)
-    syscalls.set_process_name(PROCESS_NAME)
+    syscalls.set_process_name(_PROCESS_NAME)
     while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:  # the standard streams must not be anything else
         os.set_inheritable(fd, True)
     os.close(fd)
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != fd:
             _close_on_exec(int(name))
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP, *_IGNORED) and not 32 <= number < 34:
-            signal.signal(number, signal.SIG_DFL)
+    for number in range(1, syscalls.SIGNALS + 1):
+        if number not in _IGNORED:  # those of whoever started us, and the interpreter's handler of SIGINT
+            syscalls.reset_signal(number)
     syscalls.set_signal_mask(_BLOCKED)
     return _raise_descriptor_limit()
 
@@ -138,14 +132,16 @@ def _raise_descriptor_limit() -> tuple[int, int] | None:
     return soft, hard
 
 
-def _open_state(path: str) -> int:
+def _open_state(path: str) -> tuple[int, int]:
+    """Descriptors of the state directory, which must be there, and of its jobs, which are made if need be."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        state_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        state_fd = os.open(path, flags)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(JOBS_NAME, 0o700, dir_fd=state_fd)
+            os.mkdir(_JOBS_NAME, 0o700, dir_fd=state_fd)
+        return state_fd, os.open(_JOBS_NAME, flags, dir_fd=state_fd)
     except OSError as error:
         raise StartupError(f"state directory {path}: {error.strerror}") from error
-    return state_fd
 
 
 def _lock(state_fd: int, path: str) -> int:
@@ -159,16 +155,6 @@ def _lock(state_fd: int, path: str) -> int:
     os.ftruncate(lock_fd, 0)
     os.write(lock_fd, f"{os.getpid()}\n".encode())
     return lock_fd
-
-
-def _watch_signals(loop: Loop, engine: Engine) -> None:
-    fd = syscalls.signalfd(_BLOCKED)
-
-    def on_signal(_events: int) -> None:
-        if os.read(fd, 128)[0] == signal.SIGTERM:  # others are ignored
-            engine.shut_down()
-
-    loop.watch(fd, READ, on_signal)
 
 
 def _tell(ready_fd: int, text: str) -> None:
@@ -185,11 +171,6 @@ def _tree_name(state: str) -> str:
     """One tree per state directory, found again by the next supervisor of it."""
     digest: str = sha256(os.fsencode(state)).hexdigest()
     return "jobworker-" + digest[:12]
-
-
-def _read_boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
 
 
 if __name__ == "__main__":

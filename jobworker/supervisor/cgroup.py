@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 
+from jobworker import syscalls
 from jobworker.supervisor import cgroup_v1, cgroup_v2, cgroupfs
-from jobworker.supervisor.exitrecord import no_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,11 +62,11 @@ class Leaf:
         for base_fd in tree.v1_fds.values():
             self.join_fds.append(cgroup_v1.create(base_fd, self.name))
 
-    def born(self, _pid: int) -> None:
-        """The child is inside: closes the ways in."""
-        self._close_entry()
+    def adopt(self, pid: int) -> None:
+        """Nothing to remember: the kernel knows who is in."""
 
-    def _close_entry(self) -> None:
+    def close_entry(self) -> None:
+        """Closes the ways in, once the child is inside or was given up."""
         for fd in self.join_fds:
             os.close(fd)
         self.join_fds = []
@@ -108,7 +107,7 @@ class Leaf:
 
     def signal(self, number: int) -> None:
         """Sends a signal to every process, those forked meanwhile included."""
-        if number == signal.SIGKILL:
+        if number == syscalls.SIGKILL:
             self.kill()
             return
         done: set[int] = set()
@@ -149,7 +148,7 @@ class Leaf:
 
     def remove(self) -> None:
         """Removes the directories in every hierarchy; OSError while a process is left."""
-        self._close_entry()
+        self.close_entry()
         cgroupfs.remove_tree(self.tree.fd, self.name)
         for base_fd in self.tree.v1_fds.values():
             cgroupfs.remove_tree(base_fd, self.name)
@@ -202,6 +201,20 @@ class Tree:
 def is_populated(events_fd: int) -> bool:
     """Whether processes are left, zombies not counted, by a descriptor of `open_events`."""
     return b"populated 1" in os.pread(events_fd, 256, 0)
+
+
+def no_usage() -> Usage:
+    """Usage of which nothing is known yet."""
+    return {
+        "cpu_user_usec": 0,
+        "cpu_system_usec": 0,
+        "memory_bytes": None,
+        "memory_peak_bytes": None,
+        "pids": None,
+        "pids_peak": None,
+        "io_read_bytes": None,
+        "io_write_bytes": None,
+    }
 
 
 def _is_met(name: str, asked: float, in_force: float) -> bool:

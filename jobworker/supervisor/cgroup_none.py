@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 
-from jobworker.supervisor.cgroup import LimitError
-from jobworker.supervisor.exitrecord import no_usage
+from jobworker import syscalls
+from jobworker.supervisor.cgroup import LimitError, no_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +32,10 @@ class Group:
     def create(self) -> None:
         """Nothing to make."""
 
-    def born(self, pid: int) -> None:
+    def close_entry(self) -> None:
+        """Nothing to close."""
+
+    def adopt(self, pid: int) -> None:
         """Remembers the leader, which has made or is about to make its own session."""
         self._pid = pid
 
@@ -59,7 +61,7 @@ class Group:
 
     def kill(self) -> None:
         """Kills the group."""
-        self.signal(signal.SIGKILL)
+        self.signal(syscalls.SIGKILL)
 
     def open_events(self) -> None:
         """There is nothing that tells when a process group is empty."""

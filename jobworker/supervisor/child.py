@@ -13,14 +13,9 @@ import errno
 import marshal
 import os
 import resource
-import signal
 import stat
 
 from jobworker import syscalls
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
 _DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
@@ -43,33 +38,39 @@ class Order:
         self.gid = gid
 
 
+class Origin:
+    """What a child has to undo of the process it is a copy of, and the one descriptor it keeps for good.
+
+    `ignored` and `blocked` signals there, `nofile`: the descriptor limit it was started with, if it raised it.
+    """
+
+    __slots__ = ("blocked", "ignored", "nofile", "null_fd")
+
+    def __init__(self, *, ignored: list[int], blocked: list[int], nofile: tuple[int, int] | None) -> None:
+        self.ignored = ignored
+        self.blocked = blocked
+        self.nofile = nofile
+        self.null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
 class Place:
-    """The descriptors of a child: ways into its cgroups, standard streams, order pipe and file, status pipe.
+    """The descriptors of a child: ways into its cgroups, its output, order pipe and file, status pipe.
 
     `stage` is the step it is at, for the report of what went wrong.
     """
 
-    __slots__ = ("joins", "order", "order_file", "stage", "status", "stderr", "stdin", "stdout")
+    __slots__ = ("joins", "order", "order_file", "stage", "status", "stderr", "stdout")
 
     def __init__(
-        self,
-        joins: list[int],
-        *,
-        stdin: int,
-        stdout: int,
-        stderr: int,
-        order: int,
-        order_file: int,
-        status: int,
+        self, joins: list[int], *, stdout: int, stderr: int, order: int, order_file: int, status: int
     ) -> None:
         self.joins = joins
-        self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
         self.order = order
         self.order_file = order_file
         self.status = status
-        self.stage = "setup"
+        self.stage = "cgroup"
 
 
 def pack_order(order: Order) -> tuple[bytes, bytes]:
@@ -78,35 +79,27 @@ def pack_order(order: Order) -> tuple[bytes, bytes]:
     return data, len(data).to_bytes(_ORDER_SIZE, "little")
 
 
-def run(place: Place, *, ignored: list[int], nofile: tuple[int, int] | None) -> None:
-    """Takes its place, awaits its order and becomes that program, or reports why not and exits; never returns.
-
-    `ignored` are the signals that the supervisor ignores, `nofile` the limit it was started with if it raised it.
-    """
+def run(place: Place, origin: Origin) -> None:
+    """Takes its place, awaits its order and becomes that program, or reports why not and exits; never returns."""
     order = None
     try:
-        _join(place)
-        _settle(place, ignored, nofile)
-        _practise(place)
+        for fd in place.joins:
+            os.write(fd, b"0")
+        place.stage = "setup"
+        _settle(place, origin)
+        _practise(place, origin)
         order = _await_order(place)
-        _obey(order, place, blocked=())
+        _obey(order, place, blocked=[])
     except BaseException as error:  # nothing may unwind into the copy of the supervisor's loop
         _report(place, error, order)
     finally:
         os._exit(127)
 
 
-def _join(place: Place) -> None:
-    place.stage = "cgroup"
-    for fd in place.joins:
-        os.write(fd, b"0")
-
-
-def _settle(place: Place, ignored: list[int], nofile: tuple[int, int] | None) -> None:
+def _settle(place: Place, origin: Origin) -> None:
     """Everything that is the same for every job."""
-    place.stage = "setup"
     os.setsid()
-    os.dup2(place.stdin, 0)
+    os.dup2(origin.null_fd, 0)
     os.dup2(place.stdout, 1)
     os.dup2(place.stderr, 2)
     first = 3
@@ -114,18 +107,18 @@ def _settle(place: Place, ignored: list[int], nofile: tuple[int, int] | None) ->
         syscalls.close_range(first, fd - 1)  # the supervisor's: kept open here, they would outlive it
         first = fd + 1
     syscalls.close_range(first, _LAST_DESCRIPTOR)
-    if nofile is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
+    if origin.nofile is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, origin.nofile)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    for number in ignored:
+    for number in origin.ignored:
         syscalls.reset_signal(number)
 
 
-def _practise(place: Place) -> None:
+def _practise(place: Place, origin: Origin) -> None:
     """Goes through the motions, so that the memory they touch is copied now and not when somebody waits."""
     order = _unpack_order(pack_order(Order([b"./"], {b"PATH": b"/"}, b"/", None, None))[0])
     with contextlib.suppress(OSError):  # the program is a directory, which cannot be executed
-        _obey(order, place, blocked=signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        _obey(order, place, blocked=origin.blocked)
     place.stage = "setup"
 
 
@@ -140,7 +133,7 @@ def _unpack_order(data: bytes) -> Order:
     return Order(*marshal.loads(data))  # noqa: S302  # from the process we are a copy of
 
 
-def _obey(order: Order, place: Place, *, blocked: Iterable[int]) -> None:
+def _obey(order: Order, place: Place, *, blocked: list[int]) -> None:
     place.stage = "user"
     if order.uid is not None and order.gid is not None:
         os.setgroups(())
@@ -149,7 +142,7 @@ def _obey(order: Order, place: Place, *, blocked: Iterable[int]) -> None:
     place.stage = "workdir"
     os.chdir(order.workdir)
     place.stage = "exec"
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    syscalls.set_signal_mask(blocked)
     _execute(order.argv, order.env)
 
 

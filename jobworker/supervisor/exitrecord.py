@@ -10,9 +10,11 @@ import errno
 import json
 import os
 
+from jobworker.supervisor.cgroup import no_usage
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import ExitRecord, Usage
+    from jobworker.supervisor.messages import ExitRecord
 
 NAME = "exit"
 VERSION = 1
@@ -44,20 +46,6 @@ def blank(job: str, *, boot_id: str) -> ExitRecord:
         "usage": no_usage(),
         "output_bytes": 0,
         "survivors": 0,
-    }
-
-
-def no_usage() -> Usage:
-    """Usage of which nothing is known yet."""
-    return {
-        "cpu_user_usec": 0,
-        "cpu_system_usec": 0,
-        "memory_bytes": None,
-        "memory_peak_bytes": None,
-        "pids": None,
-        "pids_peak": None,
-        "io_read_bytes": None,
-        "io_write_bytes": None,
     }
 
 

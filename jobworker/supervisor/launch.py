@@ -19,7 +19,8 @@ from jobworker.supervisor.child import Order
 from jobworker.supervisor.job import Job
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.loop import READ
-from jobworker.supervisor.nursery import PROCESS_NAME, Nursery, Seat, StartError
+from jobworker.supervisor.nurse import PROCESS_NAME
+from jobworker.supervisor.nursery import Nursery, Seat, StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

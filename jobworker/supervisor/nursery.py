@@ -1,27 +1,28 @@
 """Children that are born before they are needed, since a clone and its cgroup cost more than all the rest of a start.
 
-Decides when a child is made: one is always ready, the next is made when the answer to a launch is on its way. Each
-has a fresh cgroup leaf, its pipes, and waits for its order; making one the slow way and handing out a ready one are
-the same thing at different times. What the order says is not known here.
+Decides when the nurse is to make one: one is always ready, the next is asked for when the answer to a launch is on its
+way, and two when launches come faster than that. Handing out a ready child and waiting for one are the same thing at
+different times. How children are made is the nurse's business, what they are ordered to do the launch's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import select
 
 from jobworker import syscalls
-from jobworker.supervisor import cgroup_setup, child
+from jobworker.supervisor import child
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_AND_MAKE, Nurse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Leaf, Tree
     from jobworker.supervisor.messages import Stage, StartFailure
 
-PROCESS_NAME = b"jobworker-super"  # 15 bytes: what a child is called until it execs
+_PATIENCE_MS = 10_000  # a nurse that takes longer is stuck
 
 
 class StartError(Exception):
@@ -37,41 +38,11 @@ class Seat:
 
     __slots__ = ("_order", "_order_file", "leaf", "pid", "pidfd", "status", "stderr", "stdout")
 
-    def __init__(self, leaf: Leaf | Group) -> None:
+    def __init__(self, leaf: Leaf | Group, pid: int, fds: list[int]) -> None:
         self.leaf = leaf
-        self.pid = 0
-        self.pidfd = self.status = self.stdout = self.stderr = self._order = self._order_file = -1
-
-    def clone(self, *, stdin: int, ignored: list[int], nofile: tuple[int, int] | None) -> None:
-        """Makes the pipes and the child; OSError leaves what was made, for `discard`."""
-        ends: list[int] = []
-        try:
-            self._order_file = os.memfd_create("order", os.MFD_CLOEXEC)
-            self.stdout, stdout = os.pipe2(os.O_CLOEXEC)
-            ends.append(stdout)
-            self.stderr, stderr = os.pipe2(os.O_CLOEXEC)
-            ends.append(stderr)
-            self.status, status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            ends.append(status)
-            order, self._order = os.pipe2(os.O_CLOEXEC)
-            ends.append(order)
-            place = child.Place(
-                self.leaf.join_fds,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                order=order,
-                order_file=self._order_file,
-                status=status,
-            )
-            pid, pidfd = syscalls.clone3(cgroup_fd=self.leaf.clone_fd)
-            if pid == 0:
-                child.run(place, ignored=ignored, nofile=nofile)
-            self.pid, self.pidfd = pid, pidfd
-            self.leaf.born(pid)
-        finally:
-            for fd in ends:
-                os.close(fd)
+        self.pid = pid
+        self.pidfd, self.stdout, self.stderr, self.status, self._order, self._order_file = fds
+        leaf.adopt(pid)
 
     def is_alive(self) -> bool:
         """Whether the child still waits; asks the kernel."""
@@ -85,83 +56,131 @@ class Seat:
             done += os.write(self._order_file, data[done:])
         with contextlib.suppress(BrokenPipeError):  # it has just died: its status pipe tells
             os.write(self._order, length)
-        self._close_order()
+        self._close(self._order, self._order_file)
 
     def discard(self) -> None:
         """Ends the child, which has no children yet and may still be on its way into its cgroup; removes every trace."""
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        self._close_order()
-        for fd in (self.pidfd, self.status, self.stdout, self.stderr):
-            if fd >= 0:
-                os.close(fd)
+        _kill(self.pidfd)
+        self._close(self._order, self._order_file, self.pidfd, self.status, self.stdout, self.stderr)
         try:
             self.leaf.remove()
         except OSError as error:
             note(f"a cgroup stays: {error.strerror}")
 
-    def _close_order(self) -> None:
-        for fd in (self._order, self._order_file):
-            if fd >= 0:
-                os.close(fd)
-        self._order = self._order_file = -1
+    def _close(self, *fds: int) -> None:
+        for fd in fds:
+            os.close(fd)
 
 
 class Nursery:
     """Where launches take their children from."""
 
-    __slots__ = ("_count", "_ignored", "_nofile", "_null_fd", "_spare", "tree")
+    __slots__ = ("_asked", "_last", "_nurse", "_origin", "_retest", "_socket", "tree")
 
-    def __init__(self, tree: Tree | None, *, ignored: list[int], nofile: tuple[int, int] | None) -> None:
-        """`ignored`: signals this process ignores; `nofile`: the descriptor limit it was started with, if it raised it."""
+    def __init__(self, tree: Tree | None, origin: child.Origin) -> None:
+        """Clones the nurse from this process, which had better be small."""
         self.tree = tree
-        self._ignored = ignored
-        self._nofile = nofile
-        self._null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._spare: Seat | None = None
-        self._count = 0
+        self._origin = origin
+        self._asked = 0  # children asked for and not taken yet
+        self._last = 0  # number of the last leaf
+        self._retest = False
+        self._hire()
 
     def take(self) -> Seat:
         """A waiting child; StartError when none can be made."""
-        seat, self._spare = self._spare, None
-        if seat is not None and not seat.is_alive():
-            seat.discard()
-            self.doubt_clone()
-            seat = None
-        return seat or self._make()
+        if self._asked == 0:
+            self.refill()
+            seat = self._receive()
+            self.refill()  # launches come fast: the next is made while this one is sent on its way
+        else:
+            seat = self._receive()
+        if seat.is_alive():
+            return seat
+        seat.discard()
+        self.doubt_clone()
+        self.refill()
+        return self._receive()
 
     def refill(self) -> None:
-        """Makes the next child, if there is none; a failure is for the launch that will need it."""
-        if self._spare is None:
-            with contextlib.suppress(StartError):
-                self._spare = self._make()
+        """Has the next child made, if none is; a failure is for the launch that will need it."""
+        if self._asked == 0:
+            with contextlib.suppress(BrokenPipeError):  # she is dead; found out when the child is needed
+                os.write(self._socket, TEST_AND_MAKE if self._retest else MAKE)
+            self._asked += 1
+            self._retest = False
 
-    def empty(self) -> None:
-        """Ends the child that waits."""
-        if self._spare is not None:
-            self._spare.discard()
-            self._spare = None
+    def close(self) -> None:
+        """Ends the children that wait, and the nurse."""
+        while self._asked:
+            with contextlib.suppress(StartError):
+                self._receive().discard()
+        self._dismiss()
 
     def doubt_clone(self) -> None:
         """A child was killed before its exec: perhaps by the kernel, because our own cgroup was once killed."""
-        if self.tree is not None and self.tree.into_cgroup:
-            cgroup_setup.try_clone(self.tree)
+        self._retest = True
 
-    def _make(self) -> Seat:
-        self._count += 1
-        leaf = Group() if self.tree is None else self.tree.new_leaf(str(self._count))
-        seat = Seat(leaf)
-        step: Stage = "cgroup"
-        try:
-            leaf.create()
-            step = "setup"
-            seat.clone(stdin=self._null_fd, ignored=self._ignored, nofile=self._nofile)
-        except OSError as error:
-            seat.discard()
-            number = error.errno or 0
+    def _hire(self) -> None:
+        self._socket, hers = syscalls.socketpair()
+        parent = os.getpid()
+        pid, self._nurse = syscalls.clone3()
+        if pid == 0:
+            Nurse(self.tree, self._origin).run(hers, parent=parent, first=self._last)
+        os.close(hers)
+
+    def _dismiss(self) -> None:
+        _kill(self._nurse)
+        os.close(self._nurse)
+        os.close(self._socket)
+
+    def _replace_nurse(self) -> None:
+        """Removes what she was making when she died, and does not use its number again."""
+        note("the nurse has ended, or does not answer: another one is hired")
+        self._dismiss()
+        for _ in range(self._asked):
+            self._last += 1
+            self._remove_unfinished(self._last)
+        self._asked = 0
+        self._hire()
+
+    def _remove_unfinished(self, number: int) -> None:
+        if self.tree is None:
+            return
+        leaf = self.tree.new_leaf(str(number))
+        for pid in leaf.processes():  # our child, though we never heard of it
+            os.kill(pid, syscalls.SIGKILL)
+            os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):
+            leaf.remove()
+
+    def _receive(self) -> Seat:
+        data, fds = self._read_answer()
+        if len(data) != ANSWER.size:
+            self._replace_nurse()
+            raise StartError("setup", 0, "the process that makes children had to be replaced, try again")
+        self._asked -= 1
+        self._last, pid, number, stage, into_cgroup = ANSWER.unpack(data)
+        if self.tree is not None:
+            self.tree.into_cgroup = bool(into_cgroup)
+        if pid == 0:
             raise StartError(
-                step, number, f"no process could be made: {os.strerror(number).lower()}"
-            ) from error
-        return seat
+                STAGES[stage], number, f"no process could be made: {os.strerror(number).lower()}"
+            )
+        leaf = Group() if self.tree is None else self.tree.new_leaf(str(self._last))
+        return Seat(leaf, pid, fds)
+
+    def _read_answer(self) -> tuple[bytes, list[int]]:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(_PATIENCE_MS):
+            return b"", []
+        try:
+            return syscalls.receive_descriptors(self._socket, size=ANSWER.size, count=DESCRIPTORS)
+        except ConnectionResetError:  # she died with a request unread
+            return b"", []
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        syscalls.pidfd_send_signal(pidfd, syscalls.SIGKILL)
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)

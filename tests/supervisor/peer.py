@@ -1,5 +1,6 @@
 """A real supervisor process, and the other end of its control socket, as plain blocking code with deadlines."""
 
+import contextlib
 import os
 import re
 import select
@@ -76,19 +77,38 @@ class Supervisor:
     def output(self, job: str) -> bytes:
         return (self.job_directory(job) / "output.log").read_bytes()
 
+    def children(self) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def nurse(self) -> int:
+        """The process that makes the others: the one child that stays in the supervisor's own session."""
+        for _ in range(100_000):
+            with contextlib.suppress(ProcessLookupError):
+                ours = [pid for pid in self.children() if os.getsid(pid) == self.pid]
+                if len(ours) == 1:
+                    return ours[0]
+        raise AssertionError("there is no nurse, or more than one")
+
     def waiting_child(self, peer: "Peer") -> int:
         """The process made ready for the next launch, some milliseconds after the last: each call is a turn of the loop."""
         for _ in range(10_000):
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-            if len(children) == 1 + len(peer.jobs()):
-                return max(int(child) for child in children)
+            jobs = {listed["pid"] for listed in peer.jobs()}
+            with contextlib.suppress(ProcessLookupError):
+                waiting = [pid for pid in self.children() if pid not in jobs and os.getsid(pid) == pid]
+                if len(waiting) == 1:
+                    return waiting[0]
         raise AssertionError("no child was made ready")
 
     def descriptors(self, peer: "Peer") -> list[str]:
-        """What kind of thing each open descriptor is, sorted, while no launch is under way."""
-        self.waiting_child(peer)
-        names = (os.readlink(entry) for entry in Path(f"/proc/{self.pid}/fd").iterdir())
-        return sorted(re.sub(r"\d+", "N", name) for name in names)
+        """What kind of thing each open descriptor is, sorted, while no launch is under way and no child being made."""
+        names: list[str] = []
+        for _ in range(10_000):
+            self.waiting_child(peer)
+            with contextlib.suppress(FileNotFoundError):
+                names = [os.readlink(entry) for entry in Path(f"/proc/{self.pid}/fd").iterdir()]
+                if not any(re.search(r"/jobworker-[0-9a-f]{12}/", name) for name in names):
+                    return sorted(re.sub(r"\d+", "N", name) for name in names)
+        raise AssertionError(f"the nurse still holds {names}")
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)

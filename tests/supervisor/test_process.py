@@ -29,9 +29,11 @@ OURS = {
     "jobworker.supervisor.journal",
     "jobworker.supervisor.launch",
     "jobworker.supervisor.loop",
+    "jobworker.supervisor.nurse",
     "jobworker.supervisor.nursery",
     "jobworker.supervisor.protocol",
     "jobworker.supervisor.requests",
+    "jobworker.supervisor.serve",
     "jobworker.syscalls",
 }
 STANDARD = {
@@ -74,23 +76,28 @@ STANDARD = {
 LIST_MODULES = """
 import sys
 started_with = set(sys.modules)
-import jobworker.supervisor.__main__
+import jobworker.supervisor.{module}
 print(*sorted(set(sys.modules) - started_with))
 """
 
 
-def loaded_modules() -> set[str]:
-    """What importing the supervisor brings into an interpreter started as it is."""
-    command = [sys.executable, "-S", "-E", "-s", "-c", LIST_MODULES]
+def loaded_modules(module: str) -> set[str]:
+    """What importing a part of the supervisor brings into an interpreter started as it is."""
+    command = [sys.executable, "-S", "-E", "-s", "-c", LIST_MODULES.format(module=module)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=True)
     return set(done.stdout.split())
 
 
 def test_it_loads_its_own_modules_and_a_known_few_of_the_standard_library() -> None:
-    loaded = loaded_modules()
+    loaded = loaded_modules("__main__") | loaded_modules("serve")
     assert {name for name in loaded if name.startswith("job")} == OURS
     foreign = {name.split(".")[0] for name in loaded if not name.startswith(("job", "_"))}
     assert foreign <= STANDARD
+
+
+def test_what_is_loaded_before_the_nurse_is_cloned_is_less_still() -> None:
+    loaded = loaded_modules("__main__")
+    assert not loaded & {"json", "re", "enum", "socket", "signal", "selectors", "jobworker.supervisor.serve"}
 
 
 def test_the_live_process_has_mapped_no_library_beyond_those(supervisor: Supervisor) -> None:
@@ -128,8 +135,7 @@ def test_a_hundred_jobs_leave_no_descriptor_no_process_and_hardly_any_memory(
             if peer.jobs():
                 peer.exited(f"leak-{number}")
     assert supervisor.descriptors(peer) == descriptors
-    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
-    assert len(children) == 1
+    assert set(supervisor.children()) == {supervisor.nurse(), supervisor.waiting_child(peer)}
     assert resident_kb(supervisor) < memory + 1024
 
 

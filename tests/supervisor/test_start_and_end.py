@@ -36,7 +36,7 @@ def test_a_state_directory_that_is_none_is_told(tmp_path: Path, start_supervisor
     (tmp_path / "state" / "jobs").write_text("a file")
     second = start_supervisor()
     assert second.process.wait(PATIENCE) == 1
-    assert second.ready.startswith("[Errno 20] Not a directory")
+    assert second.ready == f"state directory {tmp_path / 'state'}: Not a directory\n"
 
 
 def test_a_long_path_is_no_trouble(tmp_path: Path, start_supervisor: StartSupervisor) -> None:

@@ -1,0 +1,126 @@
+"""The process that makes the supervisor's children, so that the supervisor itself is never copied.
+
+A clone copies the memory map of the process that makes it, and makes that process pay for each page it writes to
+afterwards. The nurse is cloned from the supervisor when that has loaded next to nothing, and does nothing else: on
+request she makes one child in a fresh cgroup leaf, which waits for its order, and hands over its descriptors. Her
+children are her siblings, so the supervisor is their parent. She knows no jobs, and ends with the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+
+from jobworker import syscalls
+from jobworker.supervisor import cgroup_setup, child
+from jobworker.supervisor.cgroup_none import Group
+from jobworker.supervisor.journal import note, note_exception
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jobworker.supervisor.cgroup import Leaf, Tree
+    from jobworker.supervisor.messages import Stage
+
+PROCESS_NAME = b"jobworker-nurse"  # 15 bytes: what the nurse is called, and her children until they exec
+MAKE = b"m"
+TEST_AND_MAKE = (
+    b"t"  # after a child died before its time: find out first whether cloning into a leaf works at all
+)
+ANSWER = struct.Struct(
+    "<5i"
+)  # number of the leaf, pid or 0, errno, index in STAGES, whether cloned into the leaf
+STAGES: tuple[Stage, ...] = ("cgroup", "setup")
+DESCRIPTORS = (
+    6  # that come with an answer: pidfd, our ends of stdout, stderr, status and order pipe, the order file
+)
+_LAST_DESCRIPTOR = 2**32 - 1
+
+
+class Nurse:
+    """The process's state: a tree to make leaves in, and how many she has made."""
+
+    __slots__ = ("_count", "_origin", "_tree")
+
+    def __init__(self, tree: Tree | None, origin: child.Origin) -> None:
+        self._tree = tree
+        self._origin = origin
+        self._count = 0
+
+    def run(self, socket: int, *, parent: int, first: int) -> None:
+        """Answers requests until the supervisor is gone; never returns."""
+        try:
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, syscalls.SIGKILL)
+            syscalls.set_process_name(PROCESS_NAME)
+            self._close_all_but(socket)
+            self._count = first
+            while os.getppid() == parent and (request := os.read(socket, 1)):
+                if request == TEST_AND_MAKE and self._tree is not None and self._tree.into_cgroup:
+                    cgroup_setup.try_clone(self._tree)
+                self._make(socket)
+        except BaseException:  # nothing may unwind into the copy of the supervisor
+            note_exception()
+        finally:
+            os._exit(1)
+
+    def _close_all_but(self, socket: int) -> None:
+        """The supervisor's lock and sockets must not live on here."""
+        tree = self._tree
+        kept = {socket, self._origin.null_fd, *((tree.fd, *tree.v1_fds.values()) if tree is not None else ())}
+        first = 3
+        for fd in sorted(kept):
+            syscalls.close_range(first, fd - 1)
+            first = fd + 1
+        syscalls.close_range(first, _LAST_DESCRIPTOR)
+
+    def _make(self, socket: int) -> None:
+        self._count += 1
+        leaf = Group() if self._tree is None else self._tree.new_leaf(str(self._count))
+        into_cgroup = self._tree is not None and self._tree.into_cgroup
+        stage = 0
+        fds: list[int] = []
+        try:
+            leaf.create()
+            stage = 1
+            pid, fds = self._clone(leaf)
+            syscalls.send_descriptors(socket, ANSWER.pack(self._count, pid, 0, 0, into_cgroup), fds)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                leaf.remove()
+            note(f"no child could be made: {error.strerror}")
+            os.write(socket, ANSWER.pack(self._count, 0, error.errno or 0, stage, into_cgroup))
+        leaf.close_entry()
+        _close(fds)
+
+    def _clone(self, leaf: Leaf | Group) -> tuple[int, list[int]]:
+        """Makes pipes and child: its pid, and the descriptors that the supervisor is to have."""
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            for flags in (os.O_CLOEXEC, os.O_CLOEXEC, os.O_CLOEXEC | os.O_NONBLOCK):
+                reader, writer = os.pipe2(flags)
+                ours.append(reader)
+                theirs.append(writer)
+            order, our_order = os.pipe2(os.O_CLOEXEC)
+            ours.append(our_order)
+            theirs.append(order)
+            order_file = os.memfd_create("order", os.MFD_CLOEXEC)
+            ours.append(order_file)
+            stdout, stderr, status, _ = theirs
+            place = child.Place(
+                leaf.join_fds, stdout=stdout, stderr=stderr, status=status, order=order, order_file=order_file
+            )
+            pid, pidfd = syscalls.clone3(flags=syscalls.CLONE_PARENT, cgroup_fd=leaf.clone_fd)
+            if pid == 0:
+                child.run(place, self._origin)
+        except OSError:
+            _close(ours)
+            raise
+        finally:
+            _close(theirs)
+        return pid, [pidfd, *ours]
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
