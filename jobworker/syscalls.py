@@ -62,8 +62,11 @@ SIGXFSZ = 25
 SIGNALS = 64
 _SIG_SETMASK = 2
 _SIGSET_SIZE = 128  # glibc's sigset_t, larger than the kernel's
-_SIG_DFL = ctypes.c_void_p(0)
-_LIBC.signal.restype = ctypes.c_void_p
+_DEFAULT_ACTION = bytes(64)  # struct sigaction of the kernel: SIG_DFL, no flags, nothing blocked
+_KERNEL_SIGSET_SIZE = 8
+_SYS_RT_SIGACTION = (
+    13 if os.uname().machine == "x86_64" else 134
+)  # all newer architectures: asm-generic/unistd.h
 
 
 def _check(result: int) -> int:
@@ -127,8 +130,11 @@ def set_signal_mask(signals: list[int]) -> None:
 
 
 def reset_signal(signal: int) -> None:
-    """Gives a signal its default action back; signals that have no other action are left alone."""
-    _LIBC.signal(signal, _SIG_DFL)
+    """Gives a signal its default action back; signals that have no other action are left alone.
+
+    Asks the kernel, past libc: that keeps 32 and 33 to itself, and whoever started us may have ignored them.
+    """
+    _SYSCALL(_SYS_RT_SIGACTION, signal, _DEFAULT_ACTION, None, _KERNEL_SIGSET_SIZE)
 
 
 def _sigset(signals: list[int]) -> bytes:

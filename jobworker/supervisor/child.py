@@ -1,9 +1,10 @@
 """What a job's first process does between clone and exec, and how it says what went wrong.
 
 Decides the order of the steps and the words for their failures. The process is born before it is needed: it enters
-its cgroups, takes its place and waits for its order, which names the program. It runs in a copy of the supervisor,
-so it only makes system calls: no locks, no loop, no cleaning up. Success is silent, since exec closes the status
-pipe; a failure is written there as three lines (stage, errno, detail), and the process ends.
+its cgroups, takes its place and waits for its order, which names the program. It runs in a copy of the nurse, so it
+only makes system calls: no locks, no loop, no cleaning up, and no ctypes, whose memory would be copied page by page.
+Success is silent, since exec closes the status pipe; a failure is written there as three lines (stage, errno, detail),
+and the process ends.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import marshal
 import os
 import resource
 import stat
-
-from jobworker import syscalls
+from _signal import SIG_SETMASK, pthread_sigmask  # type: ignore[import-not-found]  # `signal` makes enums of its answer
 
 _ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
 _DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
 _HEAD_LENGTH = 4096  # bytes of a program looked at to see what it needs
-_LAST_DESCRIPTOR = 2**32 - 1
+_LAST_DESCRIPTOR = 2**31 - 1
 
 
 class Order:
@@ -104,14 +104,11 @@ def _settle(place: Place, origin: Origin) -> None:
     os.dup2(place.stderr, 2)
     first = 3
     for fd in sorted((place.order, place.order_file, place.status)):
-        syscalls.close_range(first, fd - 1)  # the supervisor's: kept open here, they would outlive it
+        os.closerange(first, fd)  # the supervisor's: kept open here, they would outlive it
         first = fd + 1
-    syscalls.close_range(first, _LAST_DESCRIPTOR)
+    os.closerange(first, _LAST_DESCRIPTOR)
     if origin.nofile is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, origin.nofile)
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    for number in origin.ignored:
-        syscalls.reset_signal(number)
 
 
 def _practise(place: Place, origin: Origin) -> None:
@@ -142,7 +139,7 @@ def _obey(order: Order, place: Place, *, blocked: list[int]) -> None:
     place.stage = "workdir"
     os.chdir(order.workdir)
     place.stage = "exec"
-    syscalls.set_signal_mask(blocked)
+    pthread_sigmask(SIG_SETMASK, blocked)
     _execute(order.argv, order.env)
 
 

@@ -52,6 +52,11 @@ class Nurse:
         try:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, syscalls.SIGKILL)
             syscalls.set_process_name(PROCESS_NAME)
+            syscalls.prctl(
+                syscalls.PR_SET_NO_NEW_PRIVS, 1
+            )  # like the signals' actions, her children inherit it
+            for number in self._origin.ignored:
+                syscalls.reset_signal(number)
             self._close_all_but(socket)
             self._count = first
             while os.getppid() == parent and (request := os.read(socket, 1)):
