@@ -115,7 +115,7 @@ async def test_a_client_process_is_killed_while_the_server_is_blocked_in_send(wo
         await until_idle(worker)
         assert len(open_outputs(worker)) == 2
         reader.kill()
-        await reader.wait()
+        await asyncio.wait_for(reader.communicate(), PATIENCE)
         await until_let_go(worker, seconds=1)
 
 
