@@ -151,16 +151,15 @@ class Jobs:
     def list(self, caller: Caller, selection: JobFilter | None, *, page_size: int, page_token: str) -> Page:
         """A page of encoded JobRecords, newest first, and the next page's token ("" on the last one).
 
-        `page_size` 0 means 100, more than 1000 is 1000. InvalidArgument for a token that is not ours.
+        `page_size` 0 means 100, more than 1000 is 1000; large records make a page shorter. InvalidArgument for a
+        token that is not ours.
         """
         after = pages.position(page_token)
         search = _search(caller, selection)
         if search is None:
             return [], ""
-        size = pages.size(page_size)
-        rows = self._store.page(search, after=after, limit=size + 1)
-        token = pages.token(rows[size - 1].position) if len(rows) > size else ""
-        return [row.record for row in rows[:size]], token
+        rows, more = self._store.page(search, after=after, limit=pages.size(page_size))
+        return [row.record for row in rows], pages.token(rows[-1].position) if more else ""
 
     async def wait(self, caller: Caller, job_id: str) -> JobRecord:
         """The final record, once the job has ended."""

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from pathlib import Path
 
 from jobworker.errors import FailedPrecondition, Internal, JobworkerError, Unavailable
@@ -86,8 +86,12 @@ class Database:
 
     def committed_rows(self, sql: str, values: Values = ()) -> list[Row]:
         """All rows of a query to which nothing that is still to be written matters."""
+        return list(self.each_committed_row(sql, values))
+
+    def each_committed_row(self, sql: str, values: Values = ()) -> Generator[Row, None, None]:
+        """The same, read row by row: who has enough stops, and closes it."""
         with _border():
-            return self._execute(sql, values).fetchall()
+            yield from self._execute(sql, values)
 
     def write(self, *statements: Statement) -> None:
         """All of the statements or none, committed; raises Conflict where a key is taken."""

@@ -8,7 +8,7 @@ looked at.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -34,6 +34,7 @@ DELETE = "DELETE FROM jobs WHERE id = ?"
 DELETE_LABELS = "DELETE FROM labels WHERE job_id = ?"
 COUNT_ENDED = "SELECT (SELECT count(*) FROM jobs) - (SELECT count(*) FROM jobs WHERE state <> 4)"
 HIGHEST_CHARACTER = "\U0010ffff"
+PAGE_BYTES = 4 << 20  # a client takes larger messages, and nobody wants to wait for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +116,28 @@ class JobStore:
         ids = self._database.committed_rows(SELECT_REQUEST, (owner, request_id))
         return self.get(cast("str", ids[0][0])) if ids else None
 
-    def page(self, search: Search, *, after: Position | None, limit: int) -> list[Stored]:
-        """Up to `limit` records, newest first, from the one that follows `after`.
+    def page(
+        self, search: Search, *, after: Position | None, limit: int, max_bytes: int = PAGE_BYTES
+    ) -> tuple[list[Stored], bool]:
+        """Up to `limit` records, newest first, from the one that follows `after`, and whether there are more.
 
-        While the disk refuses writes, records may be as they were a while ago.
+        Together they have at most `max_bytes`, but for a first one that is larger by itself. While the disk refuses
+        writes, records may be as they were a while ago.
         """
         sql, values = _query(search, after)
         with contextlib.suppress(Unavailable):
             self._database.flush()
-        rows = self._database.committed_rows(f"{sql} LIMIT ?", (*values, limit))
-        return [
-            Stored(Position(created, job_id), record)
-            for created, job_id, record in cast("list[tuple[int, str, bytes]]", rows)
-        ]
+        page: list[Stored] = []
+        size = 0
+        with contextlib.closing(
+            self._database.each_committed_row(f"{sql} LIMIT ?", (*values, limit + 1))
+        ) as rows:
+            for created, job_id, record in cast("Iterator[tuple[int, str, bytes]]", rows):
+                size += len(record)
+                if len(page) == limit or (page and size > max_bytes):
+                    return page, True
+                page.append(Stored(Position(created, job_id), record))
+        return page, False
 
     def unfinished(self) -> list[tuple[str, str, bytes]]:
         """Id, owner and encoded record of every job that has not ended, oldest first."""

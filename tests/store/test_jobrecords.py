@@ -43,7 +43,7 @@ def add(store: JobStore, entry: JobRecord, *, created: int = 1, request_id: str 
 
 
 def find(store: JobStore, search: Search, *, limit: int = 100) -> list[str]:
-    return [row.position.job_id for row in store.page(search, after=None, limit=limit)]
+    return [row.position.job_id for row in store.page(search, after=None, limit=limit)[0]]
 
 
 def test_a_record_comes_back_as_it_was(store: JobStore) -> None:
@@ -160,27 +160,32 @@ def matches(search: Search, entry: JobRecord) -> bool:
     )
 
 
-@given(search=searches, limit=st.integers(1, 120))
+@given(search=searches, limit=st.integers(1, 120), max_bytes=st.integers(1, 5000))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_agree_with_a_plain_filter(
-    filled: tuple[JobStore, list[tuple[int, JobRecord]]], search: Search, limit: int
+    filled: tuple[JobStore, list[tuple[int, JobRecord]]], search: Search, limit: int, max_bytes: int
 ) -> None:
     store, entries = filled
     found: list[str] = []
     after: Position | None = None
-    while rows := store.page(search, after=after, limit=limit):
+    more = True
+    while more:
+        rows, more = store.page(search, after=after, limit=limit, max_bytes=max_bytes)
         assert len(rows) <= limit
+        assert len(rows) <= 1 or sum(len(row.record) for row in rows) <= max_bytes
         found += [row.position.job_id for row in rows]
-        after = rows[-1].position
+        after = rows[-1].position if rows else None
     assert found == [entry.job_id for _, entry in entries if matches(search, entry)]
 
 
 def test_a_page_goes_on_after_rows_that_went_and_came(store: JobStore) -> None:
     entries = [add(store, record(), created=number) for number in range(6)]
-    first = store.page(Search(), after=None, limit=2)
+    first, more = store.page(Search(), after=None, limit=2)
+    assert more
     store.delete(first[-1].position.job_id)
     add(store, record(), created=99)
-    rest = store.page(Search(), after=first[-1].position, limit=10)
+    rest, more = store.page(Search(), after=first[-1].position, limit=10)
+    assert not more
     assert [row.position.job_id for row in rest] == [entry.job_id for entry in reversed(entries[:4])]
 
 

@@ -673,7 +673,9 @@ class ListJobsRequest(betterproto.Message):
     """Which jobs; all that the caller may see when absent."""
 
     page_size: int = betterproto.uint32_field(2)
-    """At most so many; 100 when 0, and never more than 1000."""
+    """
+    At most so many; 100 when 0, and never more than 1000. Large records make a page shorter.
+    """
 
     page_token: str = betterproto.string_field(3)
     """From the answer before, to go on where it ended."""
