@@ -28,9 +28,10 @@ class OpenOutput:
     """One job's output files, open for reading; `index` grows with the file."""
 
     def __init__(self, directory: Path) -> None:
-        self.index = IndexFile(os.open(directory / INDEX_NAME, os.O_RDONLY | os.O_CLOEXEC))
+        place = str(directory)
+        self.index = IndexFile(os.open(f"{place}/{INDEX_NAME}", os.O_RDONLY | os.O_CLOEXEC))
         try:
-            self.log = os.open(directory / LOG_NAME, os.O_RDONLY | os.O_CLOEXEC)
+            self.log = os.open(f"{place}/{LOG_NAME}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             os.close(self.index.fd)
             raise
