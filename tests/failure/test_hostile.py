@@ -1,164 +1,37 @@
 """Hostile peers: refused in the handshake, by identity, or by a clean status; the worker lives and serves the others."""
 
 import asyncio
-import contextlib
-import socket
-import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from grpclib.const import Cardinality, Status
-from grpclib.encoding.base import CodecBase
-from grpclib.exceptions import GRPCError
+from grpclib.const import Status
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from generated.jobworker import v1
 from jobwire import wire
-from jobwire.http2 import Channel
 from tests.harness import Worker
 from tests.service.client import (
+    FOREIGN,
+    METHODS,
     PATIENCE,
     Refusal,
+    abort,
     address,
-    as_refusal,
-    close,
     connected,
+    raw_channel,
     refusal,
+    send,
+    still_serves,
     tls,
 )
 
-BASES: list[Any] = [v1.JobServiceBase(), v1.ClientServiceBase(), v1.WorkerServiceBase()]
-METHODS = {path: handler for base in BASES for path, handler in base.__mapping__().items()}
-FOREIGN = [
-    "/grpc.health.v1.Health/Check",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-]
 CLEAN = {Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.PERMISSION_DENIED, Status.FAILED_PRECONDITION}
-
-
-class RawCodec(CodecBase):
-    """Bytes out and bytes in."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        return bytes(message)
-
-    def decode(self, data: bytes, message_type: Any) -> Any:
-        return data
-
-
-@asynccontextmanager
-async def raw_channel(worker: Worker, name: str) -> AsyncIterator[Channel]:
-    context = tls(worker.certificates.of(name), worker.certificates.authority)
-    channel = Channel(*address(worker), codec=RawCodec(), ssl=context)
-    try:
-        yield channel
-    finally:
-        await close(channel)
-
-
-async def call(channel: Channel, path: str, request: bytes) -> Refusal | None:
-    """Sends a request of any bytes; how it was refused, or None when it was answered."""
-    try:
-        async with channel.request(path, Cardinality.UNARY_STREAM, bytes, bytes, timeout=PATIENCE) as stream:
-            await stream.send_message(request, end=True)
-            while await stream.recv_message() is not None:
-                pass
-    except GRPCError as error:
-        return as_refusal(error)
-    return None
-
-
-async def still_serves(worker: Worker) -> None:
-    async with connected(worker, "bob") as bob:
-        await bob.worker.get_worker(v1.GetWorkerRequest(), timeout=PATIENCE)
-
-
-# -- who is let in
-
-
-def handshake(worker: Worker, context: ssl.SSLContext) -> None:
-    """Connects, sends the HTTP/2 preface and reads the server's first frame; an OSError or EOFError when refused."""
-    with (
-        socket.create_connection(address(worker), timeout=PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as connection,
-    ):
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
-        if not connection.recv(9):
-            raise EOFError("the server closed the connection")
-
-
-def contexts(worker: Worker) -> dict[str, Callable[[], ssl.SSLContext]]:
-    certificates = worker.certificates
-    alice, authority = certificates.of("alice"), certificates.authority
-
-    def tls12() -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=authority)
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(alice)
-        return context
-
-    def alpn(*protocols: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=authority)
-        if protocols:
-            context.set_alpn_protocols(list(protocols))
-        context.load_cert_chain(alice)
-        return context
-
-    return {
-        "good": lambda: tls(alice, authority),
-        "no certificate": lambda: tls(None, authority),
-        "a certificate of another authority": lambda: tls(certificates.other.of("alice"), authority),
-        "a server's certificate": lambda: tls(certificates.of("server"), authority),
-        "TLS 1.2": tls12,
-        "no ALPN": alpn,
-        "another protocol by ALPN": lambda: alpn("http/1.1"),
-    }
-
-
-def test_a_good_handshake_passes(worker: Worker) -> None:
-    handshake(worker, contexts(worker)["good"]())
-
-
-@pytest.mark.parametrize(
-    "which",
-    [
-        "no certificate", "a certificate of another authority", "a server's certificate", "TLS 1.2",
-        "no ALPN", "another protocol by ALPN",
-    ],
-)  # fmt: skip
-async def test_the_handshake_refuses(worker: Worker, which: str) -> None:
-    with pytest.raises((OSError, EOFError)):
-        await asyncio.to_thread(handshake, worker, contexts(worker)[which]())
-    await still_serves(worker)
-
-
-async def test_plain_text_is_refused(worker: Worker) -> None:
-    reader, writer = await asyncio.open_connection(*address(worker))
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"GET / HTTP/1.1\r\n\r\n")
-    with contextlib.suppress(OSError):
-        assert await asyncio.wait_for(reader.read(1000), PATIENCE) == b""
-    await abort(writer)
-    await still_serves(worker)
-
-
-@pytest.mark.parametrize("path", [*METHODS, *FOREIGN])
-async def test_a_key_nobody_registered_is_told_so_by_every_method(worker: Worker, path: str) -> None:
-    async with raw_channel(worker, "mallory") as channel:
-        refused = await call(channel, path, b"")
-    assert refused is not None
-    assert refused.status is Status.UNAUTHENTICATED
-    assert "sha256:" in refused.message
 
 
 # -- what is sent
@@ -179,7 +52,7 @@ async def test_wrong_wire_types_name_the_field(worker: Worker, path: str) -> Non
             for wire_type, value in values.items():
                 if wire_type == right or (wire_type == 2 and packed):
                     continue
-                refused = await call(channel, path, wire.tag(field.number, wire_type) + value)
+                refused = await send(channel, path, wire.tag(field.number, wire_type) + value)
                 assert refused is not None, (name, wire_type)
                 assert refused.status is Status.INVALID_ARGUMENT, (name, wire_type, refused)
                 if wire_type in (0, 1, 2, 5):
@@ -190,18 +63,18 @@ async def test_wrong_wire_types_name_the_field(worker: Worker, path: str) -> Non
 async def test_cut_off_and_ill_encoded_requests(worker: Worker, path: str) -> None:
     async with raw_channel(worker, "root") as channel:
         for request in (b"\x0a", b"\x0a\x05ab", b"\xff" * 11, b"\x00\x00", b"\x0b\x0c", b"\x07"):
-            refused = await call(channel, path, request)
+            refused = await send(channel, path, request)
             assert refused is not None, request
             assert refused.status is Status.INVALID_ARGUMENT, (request, refused)
 
 
 async def test_text_that_is_not_utf_8(worker: Worker) -> None:
     async with raw_channel(worker, "alice") as channel:
-        refused = await call(channel, "/jobworker.v1.JobService/GetJob", b"\x0a\x02\xff\xfe")
+        refused = await send(channel, "/jobworker.v1.JobService/GetJob", b"\x0a\x02\xff\xfe")
         assert refused is not None
         assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "job_id")
         inner = wire.field_bytes(1, wire.field_bytes(1, b"true") + wire.field_bytes(1, b"\xff"))
-        refused = await call(channel, "/jobworker.v1.JobService/StartJob", inner)
+        refused = await send(channel, "/jobworker.v1.JobService/StartJob", inner)
         assert refused is not None
         assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "spec.argv")
 
@@ -223,13 +96,13 @@ def test_random_bytes_are_answered_cleanly(
 ) -> None:
     """carol changes nothing, so whatever the bytes happen to mean does no harm."""
 
-    async def send() -> list[Refusal | None]:
+    async def send_all() -> list[Refusal | None]:
         async with raw_channel(worker, "carol") as channel:
-            answers = [await call(channel, path, data) for path, data in requests]
+            answers = [await send(channel, path, data) for path, data in requests]
         await still_serves(worker)
         return answers
 
-    for refused in loop_runner.run(send()):
+    for refused in loop_runner.run(send_all()):
         assert refused is None or refused.status in CLEAN, refused
 
 
@@ -240,11 +113,11 @@ def test_random_bytes_to_start_a_job(
 ) -> None:
     request = wire.field_bytes(1, wire.field_bytes(1, b"/no/such/program") + data) if spec else data
 
-    async def send() -> Refusal | None:
+    async def send_one() -> Refusal | None:
         async with raw_channel(worker, "alice") as channel:
-            return await call(channel, "/jobworker.v1.JobService/StartJob", request)
+            return await send(channel, "/jobworker.v1.JobService/StartJob", request)
 
-    refused = loop_runner.run(send())
+    refused = loop_runner.run(send_one())
     assert refused is not None
     assert refused.status in CLEAN
 
@@ -265,7 +138,7 @@ async def test_a_request_of_100_mib_is_refused_before_it_is_buffered(worker: Wor
 
 async def test_other_requests_are_small(worker: Worker) -> None:
     async with raw_channel(worker, "alice") as channel:
-        refused = await call(channel, "/jobworker.v1.JobService/ListJobs", bytes(200_000))
+        refused = await send(channel, "/jobworker.v1.JobService/ListJobs", bytes(200_000))
     assert refused is not None
     assert refused.status is Status.RESOURCE_EXHAUSTED
 
@@ -278,13 +151,6 @@ async def test_four_mib_of_arguments_are_the_kernels_business(worker: Worker) ->
             assert refused.detail.start_failure.errno == 7
         refused = await refusal(alice.start("/bin/echo", *([""] * 1_000_000)))
         assert refused.detail.start_failure is not None
-
-
-async def abort(writer: asyncio.StreamWriter) -> None:
-    """Closes a connection, and returns once its socket is closed."""
-    writer.transport.abort()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
 
 
 class Http2:
@@ -384,7 +250,7 @@ async def test_garbage_instead_of_http2(worker: Worker) -> None:
 @pytest.mark.parametrize("path", ["/jobworker.v1.JobService/NoSuch", "/no.Such/Method", "/", "nonsense"])
 async def test_methods_that_are_not_there(worker: Worker, path: str) -> None:
     async with raw_channel(worker, "alice") as channel:
-        refused = await call(channel, path, b"")
+        refused = await send(channel, path, b"")
     assert refused is not None
     assert refused.status is Status.UNIMPLEMENTED
 

@@ -1,6 +1,7 @@
 """A client made of the generated stubs alone, so that what is tested is the server and not our library."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -11,9 +12,11 @@ from typing import Any, cast
 import betterproto
 import grpclib.client
 import pytest
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
+from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
+from generated.jobworker import v1
 from generated.jobworker.v1 import (
     Chunk,
     ClientServiceStub,
@@ -37,6 +40,14 @@ from jobwire.http2 import Channel, Protocol
 from tests.harness import Worker
 
 PATIENCE = 20.0  # seconds
+
+BASES: list[Any] = [v1.JobServiceBase(), v1.ClientServiceBase(), v1.WorkerServiceBase()]
+METHODS = {path: handler for base in BASES for path, handler in base.__mapping__().items()}
+FOREIGN = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+]
 
 Event = Chunk | Gap | End | JobRecord
 Events = AsyncGenerator[Event, None]
@@ -207,3 +218,49 @@ async def until_said(client: Client, job_id: str, words: bytes) -> None:
             if words in said:
                 return
     raise AssertionError(f"the job ended without saying {words!r}, but {said!r}")
+
+
+class RawCodec(CodecBase):
+    """Bytes out and bytes in."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        return data
+
+
+@asynccontextmanager
+async def raw_channel(worker: Worker, name: str) -> AsyncIterator[Channel]:
+    context = tls(worker.certificates.of(name), worker.certificates.authority)
+    channel = Channel(*address(worker), codec=RawCodec(), ssl=context)
+    try:
+        yield channel
+    finally:
+        await close(channel)
+
+
+async def send(channel: Channel, path: str, request: bytes) -> Refusal | None:
+    """Sends a request of any bytes; how it was refused, or None when it was answered."""
+    try:
+        async with channel.request(path, Cardinality.UNARY_STREAM, bytes, bytes, timeout=PATIENCE) as stream:
+            await stream.send_message(request, end=True)
+            while await stream.recv_message() is not None:
+                pass
+    except GRPCError as error:
+        return as_refusal(error)
+    return None
+
+
+async def still_serves(worker: Worker) -> None:
+    async with connected(worker, "bob") as bob:
+        await bob.worker.get_worker(v1.GetWorkerRequest(), timeout=PATIENCE)
+
+
+async def abort(writer: asyncio.StreamWriter) -> None:
+    """Closes a connection, and returns once its socket is closed."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
