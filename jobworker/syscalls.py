@@ -61,6 +61,7 @@ SIGTERM = 15
 SIGXFSZ = 25
 SIGNALS = 64
 _SIG_SETMASK = 2
+_RENAME_NOREPLACE = 1
 _SIGSET_SIZE = 128  # glibc's sigset_t, larger than the kernel's
 _DEFAULT_ACTION = bytes(64)  # struct sigaction of the kernel: SIG_DFL, no flags, nothing blocked
 _KERNEL_SIGSET_SIZE = 8
@@ -117,6 +118,11 @@ def set_process_name(name: bytes) -> None:
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Gives `length` bytes from `offset` back to the file system; they read as zeros, the size stays."""
     _check(_LIBC.fallocate(fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length))
+
+
+def rename_new(old: str, new: str, *, dir_fd: int) -> None:
+    """Renames within a directory and replaces nothing: FileExistsError, or EINVAL where the file system cannot tell."""
+    _check(_LIBC.renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE))
 
 
 def signalfd(signals: list[int]) -> int:

@@ -15,7 +15,7 @@ import resource
 import sys
 
 from jobworker import syscalls
-from jobworker.supervisor import cgroup_setup
+from jobworker.supervisor import cgroup_setup, jobfiles
 from jobworker.supervisor.child import Origin
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.nursery import Nursery
@@ -81,7 +81,9 @@ def _run(options: Options, *, state_fd: int, jobs_fd: int, nofile: tuple[int, in
     gc.collect()
     gc.disable()
     gc.freeze()
-    nursery = Nursery(tree, Origin(ignored=_IGNORED, blocked=_BLOCKED, nofile=nofile))
+    jobfiles.clear_leftovers(jobs_fd=jobs_fd)
+    origin = Origin(ignored=_IGNORED, blocked=_BLOCKED, nofile=nofile)
+    nursery = Nursery(tree, origin, jobs_fd=jobs_fd)
     # imported last: what was loaded before the nurse was cloned is copied for every job
     from jobworker.supervisor import serve  # noqa: PLC0415
 

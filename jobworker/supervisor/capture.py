@@ -13,18 +13,7 @@ import fcntl
 import os
 import time
 
-from jobworker.outputindex import (
-    HEADER_SIZE,
-    INDEX_NAME,
-    LOG_NAME,
-    PENDING_OFFSET,
-    RECORD_SIZE,
-    STDERR,
-    STDOUT,
-    Header,
-    pack_header,
-    pack_record,
-)
+from jobworker.outputindex import HEADER_SIZE, PENDING_OFFSET, RECORD_SIZE, STDERR, STDOUT, pack_record
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.loop import READ
 
@@ -59,25 +48,19 @@ class Capture:
         "size",
     )
 
-    def __init__(self, loop: Loop, *, dir_fd: int, directory: str) -> None:
-        """Creates output.log and output.idx in `directory`; OSError leaves nothing open."""
+    def __init__(self, loop: Loop, *, log: int, index: int) -> None:
+        """Takes over the open files, which are as `jobfiles` makes them."""
         self._loop = loop
+        self._log_fd = log
+        self._index_fd = index
         self._pipes: dict[int, int] = {}  # stream → read end
         self._enlarged: set[int] = set()
         self._blocked = False
         self._pending = STDOUT
-        self._time_ns = time.time_ns()
+        self._time_ns = 0
         self._records = self._indexed = self.size = 0
         self._retry: Timer | None = None
         self._when_drained: Callable[[], None] | None = None
-        header = pack_header(Header(pending=STDOUT, created_ns=self._time_ns))
-        self._log_fd = _create(f"{directory}/{LOG_NAME}", dir_fd)  # not O_APPEND: splice refuses such a file
-        try:
-            self._index_fd = _create(f"{directory}/{INDEX_NAME}", dir_fd)
-        except OSError:
-            os.close(self._log_fd)
-            raise
-        os.write(self._index_fd, header)
 
     def attach(self, *, stdout: int, stderr: int) -> None:
         """Takes over the read ends and begins to record what comes out of them."""
@@ -203,8 +186,3 @@ class Capture:
         if fd is not None:
             self._loop.unwatch(fd)
             os.close(fd)
-
-
-def _create(path: str, dir_fd: int) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return os.open(path, flags, 0o600, dir_fd=dir_fd)

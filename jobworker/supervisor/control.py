@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.loop import Loop
 
 SOCKET_NAME = "supervisor.sock"
-_RECEIVE_SIZE = 256 * 1024
+_RECEIVE_SIZE = 16 * 1024  # small enough not to be mapped and unmapped each time
 _MAX_UNSENT = 64 * 1024 * 1024  # bytes that may wait for a peer that does not read
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
@@ -66,10 +66,14 @@ class Connection:
         loop.watch(sock.fileno(), READ, self._on_ready)
 
     def send(self, message: Mapping[str, object]) -> None:
+        """Sends a message; see `send_frame`."""
+        self.send_frame(pack(message))
+
+    def send_frame(self, frame: bytes) -> None:
         """Sends now what the socket takes, the rest when it can; a closed connection takes nothing."""
         if self._socket.fileno() < 0:
             return
-        self._unsent += pack(message)
+        self._unsent += frame
         if len(self._unsent) > _MAX_UNSENT:
             note("control connection dropped: its peer does not read")
             self.close()

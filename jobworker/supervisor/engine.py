@@ -11,10 +11,10 @@ import os
 import signal
 from functools import partial
 
-from jobworker.supervisor import requests
+from jobworker.supervisor import exitrecord, requests
 from jobworker.supervisor.control import Connection
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.protocol import PROTOCOL
+from jobworker.supervisor.protocol import PROTOCOL, frame
 from jobworker.supervisor.requests import BadRequestError
 
 TYPE_CHECKING = False
@@ -76,10 +76,10 @@ class Engine:
         self.loop.call_after(_SHUTDOWN_NS, self._give_up)
         self._stop_when_idle()
 
-    def ended(self, job: Job, record: ExitRecord) -> None:
+    def ended(self, job: Job, packed: bytes) -> None:
         """Tells every subscriber; called when the exit record is in place."""
         self._jobs.pop(job.name, None)
-        self._broadcast({"event": "exited", **record})
+        self._broadcast(packed)
         self._ended_count += 1
         if self._ended_count % _JOBS_PER_COLLECTION == 0:
             self.loop.defer(_collect)
@@ -139,7 +139,7 @@ class Engine:
         else:
             self._jobs.pop(record["job"], None)
             connection.send({"op": "failed", "seq": seq, "job": record["job"], **(failure or {})})
-            self._broadcast({"event": "exited", **record}, without=connection)
+            self._broadcast(exitrecord.pack(record), without=connection)
             self._stop_when_idle()
         if self._refill is not None:
             self._refill.cancel()
@@ -178,10 +178,12 @@ class Engine:
             raise RefusedError("no_such_job", f"job {name} is not running")
         return job
 
-    def _broadcast(self, event: Message, *, without: Connection | None = None) -> None:
+    def _broadcast(self, packed: bytes, *, without: Connection | None = None) -> None:
+        """Tells of an end: the event is the exit record and one key more."""
+        event = frame(b'{"event":"exited",' + packed[1:].rstrip())
         for connection in list(self._connections):
             if connection.wants_events and connection is not without:
-                connection.send(event)
+                connection.send_frame(event)
 
     def _describe_cgroups(self) -> Cgroups:
         tree = self.launcher.nursery.tree

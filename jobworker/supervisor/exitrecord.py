@@ -11,12 +11,12 @@ import json
 import os
 
 from jobworker.supervisor.cgroup import no_usage
+from jobworker.supervisor.jobfiles import EXIT_ASIDE_NAME, EXIT_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.messages import ExitRecord
 
-NAME = "exit"
 VERSION = 1
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -67,23 +67,22 @@ def unpack(data: bytes) -> ExitRecord:
     return record  # type: ignore[return-value]  # whoever wrote version 1 wrote its fields
 
 
-def write(record: ExitRecord, *, dir_fd: int) -> None:
-    """Puts the record in place under the job's directory in `dir_fd`: written aside, then renamed."""
-    aside = f"{record['job']}/{NAME}.tmp"
+def write(job: str, data: bytes, *, dir_fd: int) -> None:
+    """Puts a packed record in place in the job's directory below `dir_fd`: written aside, then renamed."""
+    aside = f"{job}/{EXIT_ASIDE_NAME}"
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
-        data = pack(record)
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
-    os.rename(aside, f"{record['job']}/{NAME}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    os.rename(aside, f"{job}/{EXIT_NAME}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 
 def read(directory: str) -> ExitRecord | None:
     """The record of the job whose directory this is; None when it has not ended, or nobody saw its end."""
     try:
-        with open(os.path.join(directory, NAME), "rb") as file:
+        with open(os.path.join(directory, EXIT_NAME), "rb") as file:
             return unpack(file.read())
     except FileNotFoundError:
         return None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         loop: Loop
         jobs_fd: int
 
-        def ended(self, job: Job, record: ExitRecord) -> None: ...
+        def ended(self, job: Job, packed: bytes) -> None: ...
 
 
 MS = 1_000_000  # nanoseconds
@@ -227,13 +227,14 @@ class Job:
         record["usage"] = self.leaf.usage(self._rusage)
         record["oom_kills"] = self.leaf.count_oom_kills()
         record["output_bytes"] = self.capture.size
+        packed = exitrecord.pack(record)
         try:
-            exitrecord.write(record, dir_fd=self._host.jobs_fd)
+            exitrecord.write(self.name, packed, dir_fd=self._host.jobs_fd)
         except OSError as error:
             note(f"job {self.name}: exit record not written, tried again: {error.strerror}")
             self._host.loop.call_after(_RETRY_NS, self._finish)
             return
-        self._host.ended(self, record)
+        self._host.ended(self, packed)
         self._host.loop.defer(self.release)
 
     def _close_pidfd(self) -> None:

@@ -11,8 +11,7 @@ import contextlib
 import os
 import time
 
-from jobworker.outputindex import INDEX_NAME, LOG_NAME
-from jobworker.supervisor import exitrecord
+from jobworker.supervisor import exitrecord, jobfiles
 from jobworker.supervisor.capture import Capture
 from jobworker.supervisor.cgroup import LimitError
 from jobworker.supervisor.child import Order
@@ -52,7 +51,6 @@ class Launcher:
         The job is given back while that is open, None when it has failed already. FileExistsError when its directory
         is there already: an id is launched at most once.
         """
-        os.mkdir(spec.job, 0o700, dir_fd=self.host.jobs_fd)
         attempt = _Attempt(self, spec, done)
         try:
             return attempt.start()
@@ -65,7 +63,6 @@ class _Attempt:
     """One launch from its first directory to the moment its outcome is known."""
 
     __slots__ = (
-        "_capture",
         "_done",
         "_failure",
         "_has_scratch",
@@ -85,45 +82,53 @@ class _Attempt:
         self._record = exitrecord.blank(spec.job, boot_id=launcher.boot_id)
         self._failure: StartFailure | None = None
         self._has_scratch = False
-        self._capture: Capture | None = None
         self._job: Job | None = None
         self._status_fd = -1
 
     def start(self) -> Job:
         """Prepares everything and sends a child on its way; StartError leaves the undoing to `give_up`."""
+        seat = self._take_seat()
         try:
             self._make_scratch()
-            capture = Capture(self._host.loop, dir_fd=self._host.jobs_fd, directory=self._spec.job)
-        except OSError as error:
-            where = f" {os.fsdecode(error.filename)}" if error.filename else ""
-            number = error.errno or 0
-            raise StartError("setup", number, f"cannot make{where}: {os.strerror(number).lower()}") from error
-        self._capture = capture
-        seat = self._launcher.nursery.take()
-        try:
             limits = seat.leaf.apply(self._spec.limits)
         except LimitError as error:
             seat.discard()
             raise StartError("limit", error.errno, error.detail) from error
-        return self._send_off(seat, capture, limits)
+        except OSError as error:
+            seat.discard()
+            where = f" {os.fsdecode(error.filename)}" if error.filename else ""
+            number = error.errno or 0
+            raise StartError("setup", number, f"cannot make{where}: {os.strerror(number).lower()}") from error
+        return self._send_off(seat, limits)
+
+    def _take_seat(self) -> Seat:
+        """A child whose directory is this job's from now on."""
+        nursery, job, jobs_fd = self._launcher.nursery, self._spec.job, self._host.jobs_fd
+        try:
+            seat = nursery.take()
+        except StartError:
+            jobfiles.claim_empty(job, jobs_fd=jobs_fd)
+            raise
+        try:
+            jobfiles.claim(seat.number, job, jobs_fd=jobs_fd)
+        except OSError:
+            nursery.put_back(seat)
+            raise
+        return seat
 
     def give_up(self, failure: StartFailure) -> None:
         """Removes every trace of the attempt, then records and reports why it failed."""
         spec, record = self._spec, self._record
         if self._job is not None:
             self._job.release()
-        elif self._capture is not None:
-            self._capture.close()
-        for name in (LOG_NAME, INDEX_NAME):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{spec.job}/{name}", dir_fd=self._host.jobs_fd)
+        jobfiles.strip(spec.job, jobs_fd=self._host.jobs_fd)
         if self._has_scratch and spec.scratch is not None:
             with contextlib.suppress(OSError):
                 os.rmdir(spec.scratch)
         record["start_failure"] = failure
         record["ended_ns"] = time.time_ns()
         with contextlib.suppress(OSError):  # the answer tells; without the record a later reader sees no end
-            exitrecord.write(record, dir_fd=self._host.jobs_fd)
+            exitrecord.write(spec.job, exitrecord.pack(record), dir_fd=self._host.jobs_fd)
         self._done(record, self._job)
 
     def _make_scratch(self) -> None:
@@ -135,9 +140,10 @@ class _Attempt:
         if spec.uid is not None and spec.gid is not None:
             os.chown(spec.scratch, spec.uid, spec.gid)
 
-    def _send_off(self, seat: Seat, capture: Capture, limits: dict[str, float]) -> Job:
+    def _send_off(self, seat: Seat, limits: dict[str, float]) -> Job:
         spec, loop = self._spec, self._host.loop
         seat.give(Order(spec.argv, spec.env, spec.workdir, spec.uid, spec.gid))
+        capture = Capture(loop, log=seat.log, index=seat.index)
         job = Job(self._host, seat, record=self._record, capture=capture, wait_for_tree=spec.wait_for_tree)
         job.limits = limits
         self._job = job

@@ -2,8 +2,9 @@
 
 A clone copies the memory map of the process that makes it, and makes that process pay for each page it writes to
 afterwards. The nurse is cloned from the supervisor when that has loaded next to nothing, and does nothing else: on
-request she makes one child in a fresh cgroup leaf, which waits for its order, and hands over its descriptors. Her
-children are her siblings, so the supervisor is their parent. She knows no jobs, and ends with the supervisor.
+request she makes one child in a fresh cgroup leaf, which waits for its order, and a directory with the files it will
+need, and hands over the descriptors. Her children are her siblings, so the supervisor is their parent. She knows no
+jobs, and ends with the supervisor.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import struct
 
 from jobworker import syscalls
-from jobworker.supervisor import cgroup_setup, child
+from jobworker.supervisor import cgroup_setup, child, jobfiles
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note, note_exception
 
@@ -27,23 +28,23 @@ MAKE = b"m"
 TEST_AND_MAKE = (
     b"t"  # after a child died before its time: find out first whether cloning into a leaf works at all
 )
-ANSWER = struct.Struct(
-    "<5i"
-)  # number of the leaf, pid or 0, errno, index in STAGES, whether cloned into the leaf
+# number of the leaf and of the directory, pid or 0, errno, index in STAGES, whether cloned into the leaf
+ANSWER = struct.Struct("<5i")
 STAGES: tuple[Stage, ...] = ("cgroup", "setup")
-DESCRIPTORS = (
-    6  # that come with an answer: pidfd, our ends of stdout, stderr, status and order pipe, the order file
-)
+_CGROUP, _SETUP = range(2)
+# that come with an answer: output.log, output.idx, pidfd, our ends of stdout, stderr, status and order pipe, order file
+DESCRIPTORS = 8
 _LAST_DESCRIPTOR = 2**32 - 1
 
 
 class Nurse:
     """The process's state: a tree to make leaves in, and how many she has made."""
 
-    __slots__ = ("_count", "_origin", "_tree")
+    __slots__ = ("_count", "_jobs_fd", "_origin", "_tree")
 
-    def __init__(self, tree: Tree | None, origin: child.Origin) -> None:
+    def __init__(self, tree: Tree | None, origin: child.Origin, *, jobs_fd: int) -> None:
         self._tree = tree
+        self._jobs_fd = jobs_fd
         self._origin = origin
         self._count = 0
 
@@ -71,7 +72,9 @@ class Nurse:
     def _close_all_but(self, socket: int) -> None:
         """The supervisor's lock and sockets must not live on here."""
         tree = self._tree
-        kept = {socket, self._origin.null_fd, *((tree.fd, *tree.v1_fds.values()) if tree is not None else ())}
+        kept = {socket, self._jobs_fd, self._origin.null_fd}
+        if tree is not None:
+            kept.update((tree.fd, *tree.v1_fds.values()))
         first = 3
         for fd in sorted(kept):
             syscalls.close_range(first, fd - 1)
@@ -82,23 +85,26 @@ class Nurse:
         self._count += 1
         leaf = Group() if self._tree is None else self._tree.new_leaf(str(self._count))
         into_cgroup = self._tree is not None and self._tree.into_cgroup
-        stage = 0
+        stage = _SETUP
         fds: list[int] = []
         try:
+            fds += jobfiles.create(self._count, jobs_fd=self._jobs_fd)
+            stage = _CGROUP
             leaf.create()
-            stage = 1
-            pid, fds = self._clone(leaf)
+            stage = _SETUP
+            pid = self._clone(leaf, fds)
             syscalls.send_descriptors(socket, ANSWER.pack(self._count, pid, 0, 0, into_cgroup), fds)
         except OSError as error:
+            note(f"no child could be made: {error.strerror}")
+            jobfiles.remove(self._count, jobs_fd=self._jobs_fd)
             with contextlib.suppress(OSError):
                 leaf.remove()
-            note(f"no child could be made: {error.strerror}")
             os.write(socket, ANSWER.pack(self._count, 0, error.errno or 0, stage, into_cgroup))
         leaf.close_entry()
         _close(fds)
 
-    def _clone(self, leaf: Leaf | Group) -> tuple[int, list[int]]:
-        """Makes pipes and child: its pid, and the descriptors that the supervisor is to have."""
+    def _clone(self, leaf: Leaf | Group, fds: list[int]) -> int:
+        """Makes pipes and child; its pid, and in `fds` what the supervisor is to have of it."""
         ours: list[int] = []
         theirs: list[int] = []
         try:
@@ -118,12 +124,11 @@ class Nurse:
             pid, pidfd = syscalls.clone3(flags=syscalls.CLONE_PARENT, cgroup_fd=leaf.clone_fd)
             if pid == 0:
                 child.run(place, self._origin)
-        except OSError:
-            _close(ours)
-            raise
+            fds.append(pidfd)
         finally:
+            fds += ours
             _close(theirs)
-        return pid, [pidfd, *ours]
+        return pid
 
 
 def _close(fds: list[int]) -> None:

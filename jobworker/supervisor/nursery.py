@@ -12,7 +12,7 @@ import os
 import select
 
 from jobworker import syscalls
-from jobworker.supervisor import child
+from jobworker.supervisor import child, jobfiles
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_AND_MAKE, Nurse
@@ -20,8 +20,10 @@ from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_A
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Leaf, Tree
+    from jobworker.supervisor.loop import Loop
     from jobworker.supervisor.messages import Stage, StartFailure
 
+_READ = select.EPOLLIN  # what `loop` calls READ; not imported before the nurse is hired
 _PATIENCE_MS = 10_000  # a nurse that takes longer is stuck
 
 
@@ -34,14 +36,36 @@ class StartError(Exception):
 
 
 class Seat:
-    """A child that waits for its order, and our ends of its pipes; whoever takes it owns all of it."""
+    """A child that waits for its order, its directory, and our ends of its pipes; whoever takes it owns all of it."""
 
-    __slots__ = ("_order", "_order_file", "leaf", "pid", "pidfd", "status", "stderr", "stdout")
+    __slots__ = (
+        "_order",
+        "_order_file",
+        "index",
+        "leaf",
+        "log",
+        "number",
+        "pid",
+        "pidfd",
+        "status",
+        "stderr",
+        "stdout",
+    )
 
-    def __init__(self, leaf: Leaf | Group, pid: int, fds: list[int]) -> None:
-        self.leaf = leaf
+    def __init__(self, number: int, pid: int, *, leaf: Leaf | Group, fds: list[int]) -> None:
+        self.number = number
         self.pid = pid
-        self.pidfd, self.stdout, self.stderr, self.status, self._order, self._order_file = fds
+        self.leaf = leaf
+        (
+            self.log,
+            self.index,
+            self.pidfd,
+            self.stdout,
+            self.stderr,
+            self.status,
+            self._order,
+            self._order_file,
+        ) = fds
         leaf.adopt(pid)
 
     def is_alive(self) -> bool:
@@ -56,54 +80,84 @@ class Seat:
             done += os.write(self._order_file, data[done:])
         with contextlib.suppress(BrokenPipeError):  # it has just died: its status pipe tells
             os.write(self._order, length)
-        self._close(self._order, self._order_file)
+        os.close(self._order)
+        os.close(self._order_file)
 
     def discard(self) -> None:
-        """Ends the child, which has no children yet and may still be on its way into its cgroup; removes every trace."""
+        """Ends the child, which has no children yet and may still be on its way into its cgroup; leaves the directory."""
         _kill(self.pidfd)
-        self._close(self._order, self._order_file, self.pidfd, self.status, self.stdout, self.stderr)
+        for fd in (
+            self._order,
+            self._order_file,
+            self.pidfd,
+            self.status,
+            self.stdout,
+            self.stderr,
+            self.log,
+            self.index,
+        ):
+            os.close(fd)
         try:
             self.leaf.remove()
         except OSError as error:
             note(f"a cgroup stays: {error.strerror}")
 
-    def _close(self, *fds: int) -> None:
-        for fd in fds:
-            os.close(fd)
-
 
 class Nursery:
     """Where launches take their children from."""
 
-    __slots__ = ("_asked", "_last", "_nurse", "_origin", "_retest", "_socket", "tree")
+    __slots__ = (
+        "_asked",
+        "_jobs_fd",
+        "_last",
+        "_loop",
+        "_nurse",
+        "_origin",
+        "_ready",
+        "_retest",
+        "_socket",
+        "tree",
+    )
 
-    def __init__(self, tree: Tree | None, origin: child.Origin) -> None:
+    def __init__(self, tree: Tree | None, origin: child.Origin, *, jobs_fd: int) -> None:
         """Clones the nurse from this process, which had better be small."""
         self.tree = tree
         self._origin = origin
-        self._asked = 0  # children asked for and not taken yet
-        self._last = 0  # number of the last leaf
+        self._jobs_fd = jobs_fd
+        self._loop: Loop | None = None
+        self._ready: list[Seat] = []
+        self._asked = 0  # children asked for and not received yet
+        self._last = 0  # number of the last one
         self._retest = False
         self._hire()
 
+    def attend(self, loop: Loop) -> None:
+        """From now on takes children in as soon as they are ready."""
+        self._loop = loop
+        loop.watch(self._socket, _READ, self._on_answer)
+
     def take(self) -> Seat:
         """A waiting child; StartError when none can be made."""
-        if self._asked == 0:
+        if not self._ready:
             self.refill()
             seat = self._receive()
             self.refill()  # launches come fast: the next is made while this one is sent on its way
         else:
-            seat = self._receive()
+            seat = self._ready.pop()
         if seat.is_alive():
             return seat
-        seat.discard()
+        self._throw_away(seat)
         self.doubt_clone()
         self.refill()
         return self._receive()
 
+    def put_back(self, seat: Seat) -> None:
+        """Takes back a child that was not needed."""
+        self._ready.append(seat)
+
     def refill(self) -> None:
-        """Has the next child made, if none is; a failure is for the launch that will need it."""
-        if self._asked == 0:
+        """Has the next child made, if there is none; a failure is for the launch that will need it."""
+        if not self._ready and not self._asked:
             with contextlib.suppress(BrokenPipeError):  # she is dead; found out when the child is needed
                 os.write(self._socket, TEST_AND_MAKE if self._retest else MAKE)
             self._asked += 1
@@ -113,22 +167,39 @@ class Nursery:
         """Ends the children that wait, and the nurse."""
         while self._asked:
             with contextlib.suppress(StartError):
-                self._receive().discard()
+                self._ready.append(self._receive())
+        while self._ready:
+            self._throw_away(self._ready.pop())
         self._dismiss()
 
     def doubt_clone(self) -> None:
         """A child was killed before its exec: perhaps by the kernel, because our own cgroup was once killed."""
         self._retest = True
 
+    def _throw_away(self, seat: Seat) -> None:
+        seat.discard()
+        jobfiles.remove(seat.number, jobs_fd=self._jobs_fd)
+
+    def _on_answer(self, _events: int) -> None:
+        if self._asked:
+            with contextlib.suppress(StartError):
+                self._ready.append(self._receive())
+        elif self._loop is not None:  # a hang-up; found out when the next child is asked for
+            self._loop.unwatch(self._socket)
+
     def _hire(self) -> None:
         self._socket, hers = syscalls.socketpair()
         parent = os.getpid()
         pid, self._nurse = syscalls.clone3()
         if pid == 0:
-            Nurse(self.tree, self._origin).run(hers, parent=parent, first=self._last)
+            Nurse(self.tree, self._origin, jobs_fd=self._jobs_fd).run(hers, parent=parent, first=self._last)
         os.close(hers)
+        if self._loop is not None:
+            self._loop.watch(self._socket, _READ, self._on_answer)
 
     def _dismiss(self) -> None:
+        if self._loop is not None:
+            self._loop.unwatch(self._socket)
         _kill(self._nurse)
         os.close(self._nurse)
         os.close(self._socket)
@@ -144,6 +215,7 @@ class Nursery:
         self._hire()
 
     def _remove_unfinished(self, number: int) -> None:
+        jobfiles.remove(number, jobs_fd=self._jobs_fd)
         if self.tree is None:
             return
         leaf = self.tree.new_leaf(str(number))
@@ -164,10 +236,10 @@ class Nursery:
             self.tree.into_cgroup = bool(into_cgroup)
         if pid == 0:
             raise StartError(
-                STAGES[stage], number, f"no process could be made: {os.strerror(number).lower()}"
+                STAGES[stage], number, f"it could not be prepared: {os.strerror(number).lower()}"
             )
         leaf = Group() if self.tree is None else self.tree.new_leaf(str(self._last))
-        return Seat(leaf, pid, fds)
+        return Seat(self._last, pid, leaf=leaf, fds=fds)
 
     def _read_answer(self) -> tuple[bytes, list[int]]:
         poll = select.poll()

@@ -26,7 +26,11 @@ class FrameError(ValueError):
 
 def pack(message: Mapping[str, object]) -> bytes:
     """One frame; FrameError when its JSON is longer than MAX_FRAME bytes."""
-    body = _encode(message).encode("ascii")
+    return frame(_encode(message).encode("ascii"))
+
+
+def frame(body: bytes) -> bytes:
+    """One frame around JSON that is packed already."""
     if len(body) > MAX_FRAME:
         raise FrameError(f"frame of {len(body)} bytes, at most {MAX_FRAME} are allowed")
     return len(body).to_bytes(LENGTH_SIZE, "little") + body

@@ -33,6 +33,7 @@ def run(nursery: Nursery, *, state_fd: int, jobs_fd: int, when_ready: Callable[[
     listener = Listener(loop, state_fd=state_fd, admit=engine.admit)
     tree = nursery.tree
     note(f"ready, cgroups {tree.path if tree else 'none'}")
+    nursery.attend(loop)
     nursery.refill()
     gc.collect()
     gc.freeze()  # collection is off, and when it is done by hand it need not look at what stays for ever

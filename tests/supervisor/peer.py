@@ -100,15 +100,14 @@ class Supervisor:
         raise AssertionError("no child was made ready")
 
     def descriptors(self, peer: "Peer") -> list[str]:
-        """What kind of thing each open descriptor is, sorted, while no launch is under way and no child being made."""
-        names: list[str] = []
+        """What kind of thing each open descriptor is, sorted, once the child for the next launch was taken in."""
         for _ in range(10_000):
             self.waiting_child(peer)
             with contextlib.suppress(FileNotFoundError):
                 names = [os.readlink(entry) for entry in Path(f"/proc/{self.pid}/fd").iterdir()]
-                if not any(re.search(r"/jobworker-[0-9a-f]{12}/", name) for name in names):
-                    return sorted(re.sub(r"\d+", "N", name) for name in names)
-        raise AssertionError(f"the nurse still holds {names}")
+                if any("memfd:order" in name for name in names):
+                    return sorted(re.sub(r"\d+", "N", name.replace(str(self.state), "")) for name in names)
+        raise AssertionError("no child was made ready")
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -149,6 +149,7 @@ def test_jobs_go_on_when_the_peer_that_launched_them_is_gone(supervisor: Supervi
         assert listed[job]["stopping"] is False
         second.stop(unanswered, grace_ms=0)
         second.exited(unanswered)
+        wait_for_output(supervisor.job_directory(job) / "output.log", b"up\n")
         second.signal(job, signal.SIGUSR1, tree=False)
         assert second.exited(job)["exit_code"] == 8
 

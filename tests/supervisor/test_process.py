@@ -26,6 +26,7 @@ OURS = {
     "jobworker.supervisor.engine",
     "jobworker.supervisor.exitrecord",
     "jobworker.supervisor.job",
+    "jobworker.supervisor.jobfiles",
     "jobworker.supervisor.journal",
     "jobworker.supervisor.launch",
     "jobworker.supervisor.loop",

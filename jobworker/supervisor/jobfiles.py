@@ -1,0 +1,88 @@
+"""A job's directory: made before the job is known, under a name with a dot, and renamed once it is.
+
+Decides the names and modes of what is in it at the beginning. Creating four things in a file system can take
+milliseconds, renaming one of them does not; and a rename that replaces nothing is also how an id is taken only once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+
+from jobworker import syscalls
+from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, pack_header
+
+EXIT_NAME = "exit"
+EXIT_ASIDE_NAME = "exit.tmp"
+
+
+def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
+    """Makes directory and files for a job yet to come; descriptors of output.log and output.idx. OSError leaves nothing."""
+    directory = _unclaimed(number)
+    fds: list[int] = []
+    try:
+        os.mkdir(directory, 0o700, dir_fd=jobs_fd)
+        for name in (LOG_NAME, INDEX_NAME, EXIT_ASIDE_NAME):  # not O_APPEND: splice refuses such a file
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            fds.append(os.open(f"{directory}/{name}", flags, 0o600, dir_fd=jobs_fd))
+        _write_all(fds[1], pack_header(Header(created_ns=time.time_ns())))
+        os.close(fds.pop())
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        remove(number, jobs_fd=jobs_fd)
+        raise
+    return fds[0], fds[1]
+
+
+def claim(number: int, job: str, *, jobs_fd: int) -> None:
+    """Gives the directory to a job; FileExistsError when that id was used before."""
+    try:
+        syscalls.rename_new(_unclaimed(number), job, dir_fd=jobs_fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot tell whether it replaces something
+            raise
+        os.mkdir(job, 0o700, dir_fd=jobs_fd)
+        os.rename(_unclaimed(number), job, src_dir_fd=jobs_fd, dst_dir_fd=jobs_fd)
+
+
+def claim_empty(job: str, *, jobs_fd: int) -> None:
+    """Takes an id for a job of which there will be an exit record only; FileExistsError when it was used before."""
+    os.mkdir(job, 0o700, dir_fd=jobs_fd)
+
+
+def strip(directory: str, *, jobs_fd: int) -> None:
+    """Removes the files of a job that never began."""
+    for name in (LOG_NAME, INDEX_NAME, EXIT_ASIDE_NAME):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{directory}/{name}", dir_fd=jobs_fd)
+
+
+def remove(number: int, *, jobs_fd: int) -> None:
+    """Removes a directory that no job got, and what is in it."""
+    _remove(_unclaimed(number), jobs_fd)
+
+
+def clear_leftovers(*, jobs_fd: int) -> None:
+    """Removes what a killed supervisor had made for jobs yet to come."""
+    with os.scandir(jobs_fd) as entries:
+        leftovers = [entry.name for entry in entries if entry.name.startswith(".")]
+    for name in leftovers:
+        _remove(name, jobs_fd)
+
+
+def _unclaimed(number: int) -> str:
+    return f".{number}"  # no job's id begins with a dot
+
+
+def _remove(directory: str, jobs_fd: int) -> None:
+    strip(directory, jobs_fd=jobs_fd)
+    with contextlib.suppress(OSError):
+        os.rmdir(directory, dir_fd=jobs_fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    if os.write(fd, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
