@@ -11,6 +11,7 @@ tests/unit/test_http2.py fails when the libraries change under it:
   answer's headers, messages and trailers. Every packet wakes the other side, and that is what costs time;
 - blocks of some hundred KiB stay in the heap instead of being mapped and unmapped for every frame;
 - a dead peer is noticed by the kernel (TCP keepalive), not by timers: an idle connection costs nothing;
+- a call that was reset at once leaves nothing behind;
 - the server's connections are countable, and each can be cut.
 
 Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_THRESHOLD.
@@ -18,7 +19,7 @@ Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_TH
 
 import socket
 from asyncio import AbstractEventLoop, BaseTransport, Transport, get_running_loop
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, cast
 
 import grpclib.client
@@ -147,6 +148,25 @@ class Protocol(grpclib.protocol.H2Protocol):
         super().connection_lost(exc)
 
 
+class Handler(grpclib.server.Handler):
+    """grpclib's calls of one connection, each forgotten at its end, however early that came.
+
+    By itself it keeps the stream of a call that was reset before its task had begun, for as long as the connection lives.
+    """
+
+    def accept(
+        self, stream: grpclib.protocol.Stream, headers: Any, release_stream: Callable[[], Any]
+    ) -> None:
+        releases = [release_stream]
+
+        def release(_: object = None) -> None:
+            if releases:
+                releases.pop()()
+
+        super().accept(stream, headers, release)
+        self._tasks[stream].add_done_callback(release)
+
+
 class Server(grpclib.server.Server):
     """grpclib's server; `connections` holds every live connection."""
 
@@ -159,13 +179,11 @@ class Server(grpclib.server.Server):
         self._max_request = max_request
 
     def _protocol_factory(self) -> Protocol:
-        plain = super()._protocol_factory()
+        self.__gc_step__()
+        handler = Handler(self._mapping, self._codec, self._status_details_codec, self.__dispatch__)
+        self._handlers.add(handler)
         return Protocol(
-            plain.handler,
-            plain.config,
-            plain.h2_config,
-            max_message=self._max_request,
-            peers=self.connections,
+            handler, self._config, self._h2_config, max_message=self._max_request, peers=self.connections
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from jobworker.supervisor.protocol import pack
 from tests.harness import processes
 from tests.harness.probes import needs_root
-from tests.supervisor.peer import PATIENCE, Message, Peer, Supervisor, launch_request
+from tests.supervisor.peer import PATIENCE, Message, Peer, Supervisor, launch_request, wait_for_output
 
 
 def test_hello_tells_who_is_there(supervisor: Supervisor, peer: Peer) -> None:

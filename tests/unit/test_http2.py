@@ -115,6 +115,21 @@ async def test_an_unread_stream_does_not_block_other_calls() -> None:
         await stream.cancel()
 
 
+async def test_a_call_that_is_reset_at_once_leaves_nothing_behind() -> None:
+    async with loopback() as (server, channel, _echo):
+        await unary(channel, "/echo")(b"")
+        ours = await channel.__connect__()
+        h2 = ours.connection._connection
+        for _ in range(50):
+            number = h2.get_next_available_stream_id()
+            h2.send_headers(number, [(":method", "POST"), (":path", "/hold"), ("te", "trailers")])
+            h2.reset_stream(number)
+        ours.connection.flush()
+        await unary(channel, "/echo")(b"")
+        (theirs,) = server.connections
+        assert len(theirs.processor.streams) <= 1
+
+
 async def test_an_error_carries_its_detail() -> None:
     async with loopback() as (_, channel, _echo):
         with pytest.raises(GRPCError) as caught:
