@@ -16,8 +16,8 @@ import sys
 
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, jobfiles
-from jobworker.supervisor.child import Origin
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.nurse import Origin
 from jobworker.supervisor.nursery import Nursery
 
 try:  # hashlib would load OpenSSL, and with its memory raise the cost of every clone

@@ -13,14 +13,12 @@ import contextlib
 import errno
 import marshal
 import os
-import resource
 import stat
 from _signal import SIG_SETMASK, pthread_sigmask  # type: ignore[import-not-found]  # `signal` makes enums of its answer
 
 _ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
 _DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
 _HEAD_LENGTH = 4096  # bytes of a program looked at to see what it needs
-_LAST_DESCRIPTOR = 2**31 - 1
 
 
 class Order:
@@ -38,38 +36,20 @@ class Order:
         self.gid = gid
 
 
-class Origin:
-    """What a child has to undo of the process it is a copy of, and the one descriptor it keeps for good.
-
-    `ignored` and `blocked` signals there, `nofile`: the descriptor limit it was started with, if it raised it.
-    """
-
-    __slots__ = ("blocked", "ignored", "nofile", "null_fd")
-
-    def __init__(self, *, ignored: list[int], blocked: list[int], nofile: tuple[int, int] | None) -> None:
-        self.ignored = ignored
-        self.blocked = blocked
-        self.nofile = nofile
-        self.null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-
 class Place:
     """The descriptors of a child: ways into its cgroups, its output, order pipe and file, status pipe.
 
-    `stage` is the step it is at, for the report of what went wrong.
+    `unwanted` are those of its maker: kept open here they would outlive her, and an order pipe would never end.
+    `blocked` are the signals that wait until the program runs; `stage` is the step the child is at, for its report.
     """
 
-    __slots__ = ("joins", "order", "order_file", "stage", "status", "stderr", "stdout")
+    __slots__ = ("blocked", "joins", "order", "order_file", "stage", "status", "stderr", "stdout", "unwanted")
 
-    def __init__(
-        self, joins: list[int], *, stdout: int, stderr: int, order: int, order_file: int, status: int
-    ) -> None:
+    def __init__(self, *, joins: list[int], unwanted: list[int], blocked: list[int]) -> None:
         self.joins = joins
-        self.stdout = stdout
-        self.stderr = stderr
-        self.order = order
-        self.order_file = order_file
-        self.status = status
+        self.unwanted = unwanted
+        self.blocked = blocked
+        self.stdout = self.stderr = self.status = self.order = self.order_file = -1
         self.stage = "cgroup"
 
 
@@ -79,43 +59,32 @@ def pack_order(order: Order) -> tuple[bytes, bytes]:
     return data, len(data).to_bytes(_ORDER_SIZE, "little")
 
 
-def run(place: Place, origin: Origin) -> None:
+def run(place: Place) -> None:
     """Takes its place, awaits its order and becomes that program, or reports why not and exits; never returns."""
     order = None
     try:
         for fd in place.joins:
             os.write(fd, b"0")
         place.stage = "setup"
-        _settle(place, origin)
-        _practise(place, origin)
+        os.setsid()
+        os.dup2(place.stdout, 1)
+        os.dup2(place.stderr, 2)
+        for fd in place.unwanted:
+            os.close(fd)
+        _practise(place)
         order = _await_order(place)
         _obey(order, place, blocked=[])
-    except BaseException as error:  # nothing may unwind into the copy of the supervisor's loop
+    except BaseException as error:  # nothing may unwind into the copy of the nurse
         _report(place, error, order)
     finally:
         os._exit(127)
 
 
-def _settle(place: Place, origin: Origin) -> None:
-    """Everything that is the same for every job."""
-    os.setsid()
-    os.dup2(origin.null_fd, 0)
-    os.dup2(place.stdout, 1)
-    os.dup2(place.stderr, 2)
-    first = 3
-    for fd in sorted((place.order, place.order_file, place.status)):
-        os.closerange(first, fd)  # the supervisor's: kept open here, they would outlive it
-        first = fd + 1
-    os.closerange(first, _LAST_DESCRIPTOR)
-    if origin.nofile is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, origin.nofile)
-
-
-def _practise(place: Place, origin: Origin) -> None:
+def _practise(place: Place) -> None:
     """Goes through the motions, so that the memory they touch is copied now and not when somebody waits."""
     order = _unpack_order(pack_order(Order([b"./"], {b"PATH": b"/"}, b"/", None, None))[0])
     with contextlib.suppress(OSError):  # the program is a directory, which cannot be executed
-        _obey(order, place, blocked=origin.blocked)
+        _obey(order, place, blocked=place.blocked)
     place.stage = "setup"
 
 

@@ -16,6 +16,7 @@ from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, pack_header
 
 EXIT_NAME = "exit"
 EXIT_ASIDE_NAME = "exit.tmp"
+_UNCLAIMED = ".next-"  # no job's id begins with a dot
 
 
 def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
@@ -67,14 +68,13 @@ def remove(number: int, *, jobs_fd: int) -> None:
 
 def clear_leftovers(*, jobs_fd: int) -> None:
     """Removes what a killed supervisor had made for jobs yet to come."""
-    with os.scandir(jobs_fd) as entries:
-        leftovers = [entry.name for entry in entries if entry.name.startswith(".")]
-    for name in leftovers:
-        _remove(name, jobs_fd)
+    for name in os.listdir(jobs_fd):
+        if name.startswith(_UNCLAIMED):
+            _remove(name, jobs_fd)
 
 
 def _unclaimed(number: int) -> str:
-    return f".{number}"  # no job's id begins with a dot
+    return f"{_UNCLAIMED}{number}"
 
 
 def _remove(directory: str, jobs_fd: int) -> None:

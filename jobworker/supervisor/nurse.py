@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import struct
 
 from jobworker import syscalls
@@ -37,51 +38,71 @@ DESCRIPTORS = 8
 _LAST_DESCRIPTOR = 2**32 - 1
 
 
+class Origin:
+    """What the supervisor did to itself that its children are not to inherit.
+
+    `ignored` and `blocked` signals; `nofile`: the descriptor limit it was started with, None if it did not raise it.
+    """
+
+    __slots__ = ("blocked", "ignored", "nofile")
+
+    def __init__(self, *, ignored: list[int], blocked: list[int], nofile: tuple[int, int] | None) -> None:
+        self.ignored = ignored
+        self.blocked = blocked
+        self.nofile = nofile
+
+
 class Nurse:
-    """The process's state: a tree to make leaves in, and how many she has made."""
+    """The process's state: a tree to make leaves in, a directory for jobs, and how many she has made."""
 
-    __slots__ = ("_count", "_jobs_fd", "_origin", "_tree")
+    __slots__ = ("_count", "_jobs_fd", "_origin", "_socket", "_tree")
 
-    def __init__(self, tree: Tree | None, origin: child.Origin, *, jobs_fd: int) -> None:
+    def __init__(self, tree: Tree | None, origin: Origin, *, jobs_fd: int, socket: int) -> None:
         self._tree = tree
-        self._jobs_fd = jobs_fd
         self._origin = origin
+        self._jobs_fd = jobs_fd
+        self._socket = socket
         self._count = 0
 
-    def run(self, socket: int, *, parent: int, first: int) -> None:
+    def run(self, *, parent: int, first: int) -> None:
         """Answers requests until the supervisor is gone; never returns."""
         try:
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, syscalls.SIGKILL)
-            syscalls.set_process_name(PROCESS_NAME)
-            syscalls.prctl(
-                syscalls.PR_SET_NO_NEW_PRIVS, 1
-            )  # like the signals' actions, her children inherit it
-            for number in self._origin.ignored:
-                syscalls.reset_signal(number)
-            self._close_all_but(socket)
+            self._settle()
             self._count = first
-            while os.getppid() == parent and (request := os.read(socket, 1)):
+            while os.getppid() == parent and (request := os.read(self._socket, 1)):
                 if request == TEST_AND_MAKE and self._tree is not None and self._tree.into_cgroup:
                     cgroup_setup.try_clone(self._tree)
-                self._make(socket)
+                self._make()
         except BaseException:  # nothing may unwind into the copy of the supervisor
             note_exception()
         finally:
             os._exit(1)
 
-    def _close_all_but(self, socket: int) -> None:
+    def _settle(self) -> None:
+        """Makes herself what her children are to be, as far as they inherit it: no child need do that again."""
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, syscalls.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.set_process_name(PROCESS_NAME)
+        for number in self._origin.ignored:
+            syscalls.reset_signal(number)
+        if self._origin.nofile is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._origin.nofile)
+        null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null_fd, 0)
+        self._close_others()
+
+    def _close_others(self) -> None:
         """The supervisor's lock and sockets must not live on here."""
-        tree = self._tree
-        kept = {socket, self._jobs_fd, self._origin.null_fd}
-        if tree is not None:
-            kept.update((tree.fd, *tree.v1_fds.values()))
+        kept = {self._socket, self._jobs_fd}
+        if self._tree is not None:
+            kept.update((self._tree.fd, *self._tree.v1_fds.values()))
         first = 3
         for fd in sorted(kept):
             syscalls.close_range(first, fd - 1)
             first = fd + 1
         syscalls.close_range(first, _LAST_DESCRIPTOR)
 
-    def _make(self, socket: int) -> None:
+    def _make(self) -> None:
         self._count += 1
         leaf = Group() if self._tree is None else self._tree.new_leaf(str(self._count))
         into_cgroup = self._tree is not None and self._tree.into_cgroup
@@ -93,40 +114,37 @@ class Nurse:
             leaf.create()
             stage = _SETUP
             pid = self._clone(leaf, fds)
-            syscalls.send_descriptors(socket, ANSWER.pack(self._count, pid, 0, 0, into_cgroup), fds)
+            syscalls.send_descriptors(self._socket, ANSWER.pack(self._count, pid, 0, 0, into_cgroup), fds)
         except OSError as error:
             note(f"no child could be made: {error.strerror}")
             jobfiles.remove(self._count, jobs_fd=self._jobs_fd)
             with contextlib.suppress(OSError):
                 leaf.remove()
-            os.write(socket, ANSWER.pack(self._count, 0, error.errno or 0, stage, into_cgroup))
+            os.write(self._socket, ANSWER.pack(self._count, 0, error.errno or 0, stage, into_cgroup))
         leaf.close_entry()
         _close(fds)
 
     def _clone(self, leaf: Leaf | Group, fds: list[int]) -> int:
         """Makes pipes and child; its pid, and in `fds` what the supervisor is to have of it."""
-        ours: list[int] = []
+        place = child.Place(joins=leaf.join_fds, unwanted=[self._socket], blocked=self._origin.blocked)
+        ours = place.unwanted
         theirs: list[int] = []
         try:
             for flags in (os.O_CLOEXEC, os.O_CLOEXEC, os.O_CLOEXEC | os.O_NONBLOCK):
                 reader, writer = os.pipe2(flags)
                 ours.append(reader)
                 theirs.append(writer)
-            order, our_order = os.pipe2(os.O_CLOEXEC)
+            place.stdout, place.stderr, place.status = theirs
+            place.order, our_order = os.pipe2(os.O_CLOEXEC)
             ours.append(our_order)
-            theirs.append(order)
-            order_file = os.memfd_create("order", os.MFD_CLOEXEC)
-            ours.append(order_file)
-            stdout, stderr, status, _ = theirs
-            place = child.Place(
-                leaf.join_fds, stdout=stdout, stderr=stderr, status=status, order=order, order_file=order_file
-            )
+            theirs.append(place.order)
+            place.order_file = os.memfd_create("order", os.MFD_CLOEXEC)
             pid, pidfd = syscalls.clone3(flags=syscalls.CLONE_PARENT, cgroup_fd=leaf.clone_fd)
             if pid == 0:
-                child.run(place, self._origin)
+                child.run(place)
             fds.append(pidfd)
         finally:
-            fds += ours
+            fds += [fd for fd in (*ours[1:], place.order_file) if fd >= 0]
             _close(theirs)
         return pid
 

@@ -15,7 +15,7 @@ from jobworker import syscalls
 from jobworker.supervisor import child, jobfiles
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_AND_MAKE, Nurse
+from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_AND_MAKE, Nurse, Origin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Nursery:
         "tree",
     )
 
-    def __init__(self, tree: Tree | None, origin: child.Origin, *, jobs_fd: int) -> None:
+    def __init__(self, tree: Tree | None, origin: Origin, *, jobs_fd: int) -> None:
         """Clones the nurse from this process, which had better be small."""
         self.tree = tree
         self._origin = origin
@@ -192,7 +192,8 @@ class Nursery:
         parent = os.getpid()
         pid, self._nurse = syscalls.clone3()
         if pid == 0:
-            Nurse(self.tree, self._origin, jobs_fd=self._jobs_fd).run(hers, parent=parent, first=self._last)
+            nurse = Nurse(self.tree, self._origin, jobs_fd=self._jobs_fd, socket=hers)
+            nurse.run(parent=parent, first=self._last)
         os.close(hers)
         if self._loop is not None:
             self._loop.watch(self._socket, _READ, self._on_answer)
