@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
 from collections import deque
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SOCKET_NAME = "supervisor.sock"
 _RECEIVE_SIZE = 16 * 1024  # small enough not to be mapped and unmapped each time
 _MAX_UNSENT = 64 * 1024 * 1024  # bytes that may wait for a peer that does not read
+_RESERVE = 8  # descriptors: an accept that fails for want of one would be tried for ever
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
@@ -180,6 +182,10 @@ class Listener:
         pid, uid, _ = _CREDENTIALS.unpack(credentials)
         if uid not in (0, os.geteuid()):
             note(f"control connection of process {pid} refused: uid {uid}")
+            peer.close()
+            return
+        if peer.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE:
+            note(f"control connection of process {pid} refused: no descriptors left")
             peer.close()
             return
         self._admit(peer)

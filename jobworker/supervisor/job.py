@@ -48,6 +48,7 @@ class Job:
         "_events_fd",
         "_grace",
         "_host",
+        "_is_draining",
         "_is_main_gone",
         "_kill_timer",
         "_pidfd",
@@ -77,6 +78,7 @@ class Job:
         self._pidfd = seat.pidfd
         self._events_fd = -1
         self._is_main_gone = False
+        self._is_draining = False
         self._rusage: struct_rusage | None = None
         self._grace: Timer | None = None
         self._timeout: Timer | None = None
@@ -143,11 +145,14 @@ class Job:
             note(f"job {self.name}: its cgroup stays: {error.strerror}")
 
     def _is_alive(self) -> bool:
-        """Whether the job has not ended yet, as far as its exit counts; asks the kernel, the event may be on its way."""
-        if self._is_main_gone or self._pidfd < 0:
-            return self.wait_for_tree or not self._is_main_gone
-        gone = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        return self.wait_for_tree or not gone
+        """Whether a stop still makes a difference; asks the kernel, since the event may be on its way."""
+        if self._is_draining:
+            return False
+        if self.wait_for_tree:
+            return True
+        if self._is_main_gone:
+            return False
+        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def _set_grace(self, grace_ms: int) -> None:
         when_ns = time.monotonic_ns() + grace_ms * MS
@@ -168,6 +173,8 @@ class Job:
         self._kill()
 
     def _kill(self) -> None:
+        if self._is_draining:
+            return
         self.signal_tree(signal.SIGKILL)
         if self._kill_timer is None:
             self._kill_timer = self._host.loop.call_after(_UNKILLABLE_NS, self._on_unkillable)
@@ -216,6 +223,7 @@ class Job:
         self._drain()
 
     def _drain(self) -> None:
+        self._is_draining = True
         self._close_events()
         if self._kill_timer is not None:
             self._kill_timer.cancel()

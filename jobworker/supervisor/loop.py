@@ -22,6 +22,7 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 URGENT = select.EPOLLPRI
 _BATCH = 256  # events taken in one turn
+_LONGEST_WAIT = 2_000_000  # seconds; epoll counts milliseconds in 31 bits
 
 
 class Timer:
@@ -112,7 +113,7 @@ class Loop:
             heapq.heappop(timers)
         if not timers:
             return -1
-        return max(0, timers[0].when_ns - time.monotonic_ns()) / 1e9
+        return min(_LONGEST_WAIT, max(0, timers[0].when_ns - time.monotonic_ns()) / 1e9)
 
     def _drop_dead_timers(self) -> None:
         """Long timeouts of short jobs would pile up: rebuild the heap when it has grown and most are dead."""

@@ -8,7 +8,9 @@ different times. How children are made is the nurse's business, what they are or
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import select
 
 from jobworker import syscalls
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.messages import Stage, StartFailure
 
 _READ = select.EPOLLIN  # what `loop` calls READ; not imported before the nurse is hired
+RESERVE = 32  # descriptors that are not used for jobs: ending one takes a few
 _PATIENCE_MS = 10_000  # a nurse that takes longer is stuck
 
 
@@ -239,8 +242,18 @@ class Nursery:
             raise StartError(
                 STAGES[stage], number, f"it could not be prepared: {os.strerror(number).lower()}"
             )
+        if len(fds) < DESCRIPTORS or max(fds) >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:
+            self._refuse(pid, fds)
+            raise StartError("setup", errno.EMFILE, "the supervisor has no descriptors left for more jobs")
         leaf = Group() if self.tree is None else self.tree.new_leaf(str(self._last))
         return Seat(self._last, pid, leaf=leaf, fds=fds)
+
+    def _refuse(self, pid: int, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        os.kill(pid, syscalls.SIGKILL)
+        os.waitpid(pid, 0)
+        self._remove_unfinished(self._last)
 
     def _read_answer(self) -> tuple[bytes, list[int]]:
         poll = select.poll()

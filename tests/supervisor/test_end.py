@@ -167,6 +167,13 @@ def test_a_timeout_that_is_not_reached_is_not_recorded(peer: Peer, job: str) -> 
     assert not peer.run(job, ["true"], timeout_ms=60_000)["timed_out"]
 
 
+def test_the_longest_times_are_no_trouble(peer: Peer, job: str) -> None:
+    peer.launch(job, ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"], timeout_ms=2**53)
+    assert peer.stop(job, grace_ms=2**53)["op"] == "done"
+    assert peer.stop(job, grace_ms=0)["op"] == "done"
+    assert peer.exited(job)["stop_requested"]
+
+
 def test_a_timeout_ends_a_stop_with_a_longer_grace_and_the_stop_stays_the_reason(
     supervisor: Supervisor, peer: Peer, job: str
 ) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -190,6 +191,25 @@ def test_a_nurse_that_was_killed_is_replaced(supervisor: Supervisor, peer: Peer,
     assert answers[-1] == 0
     assert supervisor.nurse() != nurse
     supervisor.waiting_child(peer)
+
+
+def test_without_descriptors_left_starts_fail_and_everything_else_goes_on(
+    start_supervisor: StartSupervisor,
+) -> None:
+    supervisor = start_supervisor()
+    with supervisor.connect() as peer:
+        resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE, (100, 100))
+        answers = {
+            job: peer.launch(job, ["sleep", "1000"]) for job in (f"job-{number}" for number in range(20))
+        }
+        failed = [answer for answer in answers.values() if answer["op"] == "failed"]
+        assert {(answer["stage"], answer["errno"]) for answer in failed} == {("setup", errno.EMFILE)}
+        running = [listed["job"] for listed in peer.jobs()]
+        assert 0 < len(running) == 20 - len(failed) < 20
+        for job in running:
+            assert peer.stop(job)["op"] == "done"
+            assert peer.exited(job)["signal"] == signal.SIGTERM
+        assert peer.run("after", ["true"])["exit_code"] == 0
 
 
 def test_other_peers_hear_of_a_failed_launch_as_an_end(supervisor: Supervisor, peer: Peer, job: str) -> None:
