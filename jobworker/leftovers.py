@@ -36,9 +36,12 @@ def remove(paths: list[Path]) -> None:
 
 
 def find(state: StateDirectory, *, known: set[str]) -> list[Path]:
-    """What an interrupted deletion has left; logs the directories that belong to no job of `known`."""
+    """What an interrupted deletion has left; logs the directories that belong to no job of `known`.
+
+    Names with a dot are ours or the supervisor's, which makes a job's directory before it has the job.
+    """
     names = os.listdir(state.jobs)
-    strays = [name for name in names if name not in known and not name.startswith(ASIDE)]
+    strays = [name for name in names if name not in known and not name.startswith(".")]
     if strays:
         logger.warning("%d directories in '%s' belong to no job: %s", len(strays), state.jobs, strays[:10])
     aside = [state.jobs / name for name in names if name.startswith(ASIDE)]

@@ -150,7 +150,7 @@ async def test_a_failed_start_is_typed_and_leaves_only_its_record(domain: Domain
     record = await domain.jobs.get(ALICE, error.job_id)
     assert reason(record) == EndReason.START_FAILED
     assert await domain.wait(error.job_id) == record
-    assert os.listdir(domain.state.jobs) == os.listdir(domain.state.scratch) == []
+    assert domain.directories() == os.listdir(domain.state.scratch) == []
     assert error.job_id not in {leaf.name for leaf in leaves_of(domain.path)}
     with pytest.raises(StartFailed) as again:
         await domain.jobs.start(ALICE, spec, request_id="r", job_id=None)
@@ -446,7 +446,7 @@ async def test_delete_takes_everything(domain: Domain) -> None:
     record = await domain.start("/bin/sh", "-c", script, request_id="r")
     await domain.wait(record.job_id)
     await domain.jobs.delete(ALICE, record.job_id)
-    assert os.listdir(domain.state.jobs) == os.listdir(domain.state.scratch) == []
+    assert domain.directories() == os.listdir(domain.state.scratch) == []
     assert os.stat("/etc/passwd").st_size
     for call in (domain.jobs.get, domain.jobs.delete, domain.jobs.wait):
         with pytest.raises(NotFound):

@@ -338,7 +338,7 @@ async def test_what_a_deletion_left_goes_and_what_nobody_knows_stays(domain: Dom
     (domain.state.jobs / "unknown").mkdir()
     await domain.restart()
     await domain.jobs.close()  # which waits for the cleaning
-    assert os.listdir(domain.state.jobs) == ["unknown"]
+    assert domain.directories() == ["unknown"]
     assert os.listdir(domain.state.scratch) == []
 
 

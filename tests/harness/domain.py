@@ -63,6 +63,10 @@ class Domain:
         self.database.close()
         self.state.close()
 
+    def directories(self) -> list[str]:
+        """What is in the place of the jobs' directories, but for those made for jobs yet to come."""
+        return [name for name in os.listdir(self.state.jobs) if not name.startswith(".next-")]
+
     async def crash(self) -> None:
         """Ends as kill -9 would: what was to be written later never is."""
         self.database._behind.clear()
