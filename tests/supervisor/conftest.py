@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,8 @@ def start_supervisor(tmp_path: Path) -> Iterator[StartSupervisor]:
     """Start supervisors that are the test's own; those that still run are ended, and must then have left nothing."""
     with ExitStack() as stack:
 
-        def start(*options: str, state: Path = tmp_path / "state") -> Supervisor:
-            supervisor = Supervisor(state, *options)
+        def start(*options: str, state: Path = tmp_path / "state", **how: Any) -> Supervisor:
+            supervisor = Supervisor(state, *options, **how)
             stack.callback(finish, supervisor)
             return supervisor
 

@@ -41,11 +41,15 @@ def launch_request(job: str, argv: list[str], **fields: object) -> Message:
 class Supervisor:
     """One supervisor on a state directory; `ready` is what it said on its ready descriptor."""
 
-    def __init__(self, state: Path, *options: str) -> None:
+    def __init__(
+        self, state: Path, *options: str, python: str = sys.executable, user: int | None = None
+    ) -> None:
         self.state = state
         state.mkdir(exist_ok=True)
+        if user is not None:
+            os.chown(state, user, user)
         reader, writer = os.pipe()
-        command = [sys.executable, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
+        command = [python, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
         with (state / "supervisor.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--ready-fd", str(writer), *options],
@@ -55,6 +59,9 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
         os.close(writer)
         with open(reader, "rb") as file:

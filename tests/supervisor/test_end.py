@@ -167,8 +167,9 @@ def test_a_timeout_that_is_not_reached_is_not_recorded(peer: Peer, job: str) -> 
     assert not peer.run(job, ["true"], timeout_ms=60_000)["timed_out"]
 
 
-def test_the_longest_times_are_no_trouble(peer: Peer, job: str) -> None:
-    peer.launch(job, ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"], timeout_ms=2**53)
+def test_the_longest_times_are_no_trouble(supervisor: Supervisor, peer: Peer, job: str) -> None:
+    peer.launch(job, ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done"], timeout_ms=2**53)
+    wait_for_output(supervisor.job_directory(job) / "output.log", b"up\n")
     assert peer.stop(job, grace_ms=2**53)["op"] == "done"
     assert peer.stop(job, grace_ms=0)["op"] == "done"
     assert peer.exited(job)["stop_requested"]

@@ -1,5 +1,6 @@
 """The supervisor's own start and end: one per state directory, a clear line when it cannot be, jobs killed with it."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import processes
-from tests.harness.probes import needs_root
+from tests.harness.probes import MOUNTS, needs_cgroup2, needs_root
 from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.peer import PATIENCE, Supervisor, wait_for_output
 
@@ -37,6 +38,32 @@ def test_a_state_directory_that_is_none_is_told(tmp_path: Path, start_supervisor
     second = start_supervisor()
     assert second.process.wait(PATIENCE) == 1
     assert second.ready == f"state directory {tmp_path / 'state'}: Not a directory\n"
+
+
+@needs_root
+@needs_cgroup2
+def test_the_tree_goes_where_it_is_told(start_supervisor: StartSupervisor) -> None:
+    base = MOUNTS["v2"] / f"jobworker-test-{os.getpid()}"
+    base.mkdir()
+    supervisor = start_supervisor("--cgroup-root", str(base))
+    with supervisor.connect() as peer:
+        assert peer.welcome["cgroup"]["root"] == str(
+            base / f"jobworker-{processes.state_hash(supervisor.state)}"
+        )
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
+        assert f"0::/{base.name}/jobworker-" in Path(f"/proc/{pid}/cgroup").read_text()
+    assert supervisor.terminate() == 0
+    base.rmdir()
+
+
+@needs_root
+def test_a_tree_that_cannot_be_made_is_told_and_jobs_run_without(start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor("--cgroup-root", "/proc/self")
+    with supervisor.connect() as peer:
+        assert peer.welcome["cgroup"]["mode"] == "none"
+        assert peer.run("job", ["true"])["exit_code"] == 0
+        assert peer.launch("limited", ["true"], limits={"pids": 5})["stage"] == "limit"
+    assert "jobs run without cgroups" in supervisor.log
 
 
 def test_a_long_path_is_no_trouble(tmp_path: Path, start_supervisor: StartSupervisor) -> None:
