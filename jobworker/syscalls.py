@@ -65,9 +65,7 @@ _RENAME_NOREPLACE = 1
 _SIGSET_SIZE = 128  # glibc's sigset_t, larger than the kernel's
 _DEFAULT_ACTION = bytes(64)  # struct sigaction of the kernel: SIG_DFL, no flags, nothing blocked
 _KERNEL_SIGSET_SIZE = 8
-_SYS_RT_SIGACTION = (
-    13 if os.uname().machine == "x86_64" else 134
-)  # all newer architectures: asm-generic/unistd.h
+_SYS_RT_SIGACTION = 13 if os.uname().machine == "x86_64" else 134  # asm-generic/unistd.h
 
 
 def _check(result: int) -> int:

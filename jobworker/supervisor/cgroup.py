@@ -122,7 +122,8 @@ class Leaf:
 
     def kill(self) -> None:
         """Kills every process at once; nothing can fork out of it, and frozen processes die too."""
-        cgroupfs.write(self.tree.fd, self.name + "/cgroup.kill", "1")
+        with contextlib.suppress(FileNotFoundError):  # an empty cgroup, and somebody has removed it
+            cgroupfs.write(self.tree.fd, self.name + "/cgroup.kill", "1")
 
     def open_events(self) -> int:
         """The file that says whether processes are left: read it, then await EPOLLPRI and read again."""

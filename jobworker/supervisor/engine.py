@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     Message = Mapping[str, object]
 
-_JOBS_PER_COLLECTION = (
-    1000  # automatic collection is off; cycles of exceptions and frames still pile up slowly
-)
-_REFILL_DELAY_NS = 5_000_000  # a clone blocks us a millisecond; a short job's exit is to be told before it
+# automatic collection is off; cycles of exceptions and frames still pile up slowly
+_JOBS_PER_COLLECTION = 1000
+# a job that has just begun, and may be a short one, should not have to share its processor with the nurse
+_REFILL_DELAY_NS = 5_000_000
 _SHUTDOWN_NS = 20_000_000_000  # for the jobs to be gone and recorded
 
 

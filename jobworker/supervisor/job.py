@@ -197,7 +197,11 @@ class Job:
 
     def _empty_tree(self) -> None:
         """Sees to it that no process of the job is left; the tree is often empty before the exit is reported."""
-        events_fd = self.leaf.open_events()
+        try:
+            events_fd = self.leaf.open_events()
+        except FileNotFoundError:  # an empty cgroup, and somebody has removed it
+            self._drain()
+            return
         if events_fd is None:
             self.leaf.kill()
             self._drain()
@@ -215,6 +219,8 @@ class Job:
             self._drain()
 
     def _on_unkillable(self) -> None:
+        if self.record["started_ns"] is None:
+            return  # stuck in its exec; the launch is open until the kernel lets go of it
         survivors = self.leaf.processes()
         note(f"job {self.name}: {len(survivors)} processes outlive their kill: {survivors[:10]}")
         self.record["survivors"] = len(survivors)
@@ -232,8 +238,11 @@ class Job:
     def _finish(self) -> None:
         record = self.record
         record["ended_ns"] = time.time_ns()
-        record["usage"] = self.leaf.usage(self._rusage)
-        record["oom_kills"] = self.leaf.count_oom_kills()
+        try:
+            record["usage"] = self.leaf.usage(self._rusage)
+            record["oom_kills"] = self.leaf.count_oom_kills()
+        except OSError as error:
+            note(f"job {self.name}: its use is not known: {error.strerror}")
         record["output_bytes"] = self.capture.size
         packed = exitrecord.pack(record)
         try:

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 PROCESS_NAME = b"jobworker-nurse"  # 15 bytes: what the nurse is called, and her children until they exec
 MAKE = b"m"
-TEST_AND_MAKE = (
-    b"t"  # after a child died before its time: find out first whether cloning into a leaf works at all
-)
+TEST_AND_MAKE = b"t"  # a child died before its time: first find out whether cloning into a leaf works at all
 # number of the leaf and of the directory, pid or 0, errno, index in STAGES, whether cloned into the leaf
 ANSWER = struct.Struct("<5i")
 STAGES: tuple[Stage, ...] = ("cgroup", "setup")

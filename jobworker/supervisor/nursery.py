@@ -231,9 +231,12 @@ class Nursery:
 
     def _receive(self) -> Seat:
         data, fds = self._read_answer()
-        if len(data) != ANSWER.size:
+        if not data:
             self._replace_nurse()
-            raise StartError("setup", 0, "the process that makes children had to be replaced, try again")
+            self.refill()
+            data, fds = self._read_answer()
+        if not data:
+            raise StartError("setup", 0, "the process that makes children does not answer")
         self._asked -= 1
         self._last, pid, number, stage, into_cgroup = ANSWER.unpack(data)
         if self.tree is not None:

@@ -214,21 +214,39 @@ def test_a_stop_ends_a_job_that_waits_for_its_tree(supervisor: Supervisor, peer:
     assert not processes.alive(daemon)
 
 
+def leaf_of(peer: Peer, pid: int) -> Path:
+    """The directory on cgroup2 that a job's process is in."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    place = next(line[3:] for line in lines if line.startswith("0::"))
+    return Path(peer.welcome["cgroup"]["root"]) / Path(place).name
+
+
 @needs_root
 @needs_cgroup2
 def test_a_frozen_tree_is_killed_when_the_grace_is_over(supervisor: Supervisor, peer: Peer, job: str) -> None:
     launched = peer.launch(job, ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done"])
     wait_for_output(supervisor.job_directory(job) / "output.log", b"up\n")
-    place = next(
-        line[3:]
-        for line in Path(f"/proc/{launched['pid']}/cgroup").read_text().splitlines()
-        if line[:3] == "0::"
-    )
-    leaf = Path(peer.welcome["cgroup"]["root"]) / Path(place).name
-    (leaf / "cgroup.freeze").write_text("1")
+    (leaf_of(peer, launched["pid"]) / "cgroup.freeze").write_text("1")
     peer.stop(job, grace_ms=100)
     record = peer.exited(job)
     assert (record["signal"], record["grace_expired"]) == (signal.SIGKILL, True)
+
+
+@needs_root
+@needs_cgroup2
+def test_a_cgroup_that_somebody_else_removed_does_not_hold_up_the_end(
+    supervisor: Supervisor, peer: Peer, job: str
+) -> None:
+    pid = peer.launch(job, ["sleep", "1000"])["pid"]
+    leaf = leaf_of(peer, pid)
+    supervisor.process.send_signal(signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert processes.wait_gone(pid, seconds=PATIENCE)
+        leaf.rmdir()
+    finally:
+        supervisor.process.send_signal(signal.SIGCONT)
+    assert peer.exited(job)["signal"] == signal.SIGKILL
 
 
 def test_use_is_counted(peer: Peer, job: str) -> None:

@@ -181,14 +181,11 @@ def test_a_waiting_child_that_was_killed_is_replaced(supervisor: Supervisor, pee
 
 
 def test_a_nurse_that_was_killed_is_replaced(supervisor: Supervisor, peer: Peer, job: str) -> None:
-    """The launch that finds out may fail; the next one does not."""
     supervisor.waiting_child(peer)
     nurse = supervisor.nurse()
     os.kill(nurse, signal.SIGKILL)
     assert processes.wait_gone(nurse, seconds=PATIENCE)
-    answers = [outcome(peer, f"{job}-{number}") for number in range(4)]
-    assert answers.count(0) >= 3
-    assert answers[-1] == 0
+    assert [outcome(peer, f"{job}-{number}") for number in range(4)] == [0] * 4
     assert supervisor.nurse() != nurse
     supervisor.waiting_child(peer)
 
