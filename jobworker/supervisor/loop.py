@@ -50,9 +50,8 @@ class Loop:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
         self._deferred: deque[Callable[[], None]] = deque()
-        self._fresh: set[int] = (
-            set()
-        )  # watched since the events at hand were taken, which may be of a namesake
+        # watched since the events at hand were taken: those may be of a closed descriptor of the same number
+        self._fresh: set[int] = set()
         self._running = False
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:

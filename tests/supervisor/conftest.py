@@ -51,6 +51,7 @@ def small_disk() -> Iterator[Path]:
 
 
 def finish(supervisor: Supervisor) -> None:
+    """Ends it if it runs; one that a test killed has left its cgroups to the next on the same state directory."""
     if supervisor.process.poll() is None:
         assert supervisor.terminate() == 0, supervisor.log
         assert_nothing_left(supervisor)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.peer import CHECKOUT, Peer, Supervisor, launch_request
 
 OURS = {
@@ -168,15 +169,16 @@ def test_it_sleeps_while_nothing_happens(supervisor: Supervisor, peer: Peer, job
         peer.exited(name)
 
 
-@pytest.mark.parametrize("signal_first", [True, False])
-def test_an_idle_supervisor_ends_at_once(tmp_path: Path, signal_first: bool) -> None:
-    supervisor = Supervisor(tmp_path / "state")
-    if not signal_first:
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_an_idle_supervisor_ends_at_once(start_supervisor: StartSupervisor, jobs: int) -> None:
+    supervisor = start_supervisor()
+    for number in range(jobs):
         with supervisor.connect() as peer:
-            peer.run("job", ["true"])
+            peer.run(f"job-{number}", ["true"])
     assert supervisor.terminate() == 0
     assert sorted(entry.name for entry in supervisor.state.iterdir()) == [
         "jobs",
         "supervisor.lock",
         "supervisor.log",
     ]
+    assert len(list((supervisor.state / "jobs").iterdir())) == jobs
