@@ -81,7 +81,6 @@ class Jobs:
 
     async def close(self) -> None:
         """Ends what goes on here; jobs run on."""
-        await self._live.close()
         if self._cleaning is not None:
             await self._cleaning
 

@@ -17,17 +17,15 @@ from collections.abc import Mapping
 from generated.jobworker.v1 import JobRecord, StartStage
 from jobwire.codec import decode
 from jobworker import reconcile, records, removal
-from jobworker.errors import Unavailable
 from jobworker.lifecycle import ENDED, STARTING
 from jobworker.records import fields
 from jobworker.statedir import StateDirectory
 from jobworker.store import JobStore
-from jobworker.supervisor.messages import ExitedEvent, ListedJob
+from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob
 from jobworker.supervisor.protocol import FrameError
 from jobworker.supervisorlink import LinkLostError, Reply, SupervisorLink
 
 RECENT = 256  # ended jobs kept at hand: who started a short job asks for its end when it has come already
-LOOK_AGAIN_SECONDS = 0.05  # a launch that another connection asked for is not told when it succeeds
 EXEC = StartStage(StartStage.EXEC)
 
 logger = logging.getLogger(__name__)
@@ -63,7 +61,6 @@ class LiveJobs:
         self._link = link
         self._jobs: dict[str, LiveJob] = {}
         self._recent: dict[str, LiveJob] = {}
-        self._look_again: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -87,13 +84,7 @@ class LiveJobs:
                 self._store.update(record)
             else:
                 self._jobs[job_id] = LiveJob(record)
-        await self._link.open(attach=self._attach, exited=self._on_exited)
-
-    async def close(self) -> None:
-        """Waits for nobody; jobs run on."""
-        if self._look_again is not None:
-            self._look_again.cancel()
-            await asyncio.wait([self._look_again])
+        await self._link.open(attach=self._attach, launched=self._on_launched, exited=self._on_exited)
 
     def launch(
         self, record: JobRecord, request: Mapping[str, object], *, unix_nano: int, request_id: str
@@ -154,6 +145,12 @@ class LiveJobs:
         self._store.update_now(job.record)
         self._conclude(job)
 
+    def _on_launched(self, event: LaunchedEvent) -> None:
+        """A program that an earlier connection asked for has been executed."""
+        job = self._jobs.get(event["job"])
+        if job is not None and job.record.state == STARTING:
+            self._settle(job, event)
+
     def _on_exited(self, event: ExitedEvent) -> None:
         job = self._jobs.get(event["job"])
         if job is None:
@@ -186,10 +183,6 @@ class LiveJobs:
             self._settle(job, listed.get(job_id))
         for job_id in listed.keys() - self._jobs.keys():
             self._end_stray(job_id)
-        starting = [job for job in self._jobs.values() if job.record.state == STARTING]
-        if self._look_again is not None:
-            self._look_again.cancel()
-        self._look_again = asyncio.create_task(self._await_launches(starting)) if starting else None
 
     def _settle(self, job: LiveJob, listed: ListedJob | None) -> None:
         record = job.record
@@ -202,19 +195,6 @@ class LiveJobs:
             self._conclude(job)
         else:
             job.started.set_result(True)
-
-    async def _await_launches(self, starting: list[LiveJob]) -> None:
-        """Looks again, for as long as programs are about to be executed that another connection asked for."""
-        while starting:
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            try:
-                listed = {entry["job"]: entry for entry in await self._link.list()}
-            except (LinkLostError, Unavailable):
-                return  # after the next connection everything is settled anew
-            for job in starting:
-                if not job.ended.done():
-                    self._settle(job, listed.get(job.record.job_id))
-            starting = [job for job in starting if not job.started.done()]
 
     def _end_stray(self, job_id: str) -> None:
         """A job that the supervisor holds and no record calls unfinished."""

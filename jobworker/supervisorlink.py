@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
-from jobworker.supervisor.messages import ExitedEvent, ListedJob, WelcomeReply
+from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob, WelcomeReply
 from jobworker.supervisor.protocol import PROTOCOL, FrameError, FrameReader, pack
 from jobworker.supervisorprocess import Child, start_supervisor
 
@@ -50,16 +50,23 @@ class SupervisorLink:
         self._is_closing = False
         self._reconnecting: asyncio.Task[None] | None = None
         self._attach: Callable[[], Awaitable[None]]
+        self._launched: Callable[[LaunchedEvent], None]
         self._exited: Callable[[ExitedEvent], None]
 
     async def open(
-        self, *, attach: Callable[[], Awaitable[None]], exited: Callable[[ExitedEvent], None]
+        self,
+        *,
+        attach: Callable[[], Awaitable[None]],
+        launched: Callable[[LaunchedEvent], None],
+        exited: Callable[[ExitedEvent], None],
     ) -> None:
         """Finds the supervisor or starts it. Raises Unavailable, FailedPrecondition (another version).
 
-        `attach` runs after every connection, before others may ask; `exited` is called for every job that ends.
+        `attach` runs after every connection, before others may ask; `exited` is called for every job that ends,
+        `launched` for those that an earlier connection asked for.
         """
         self._attach = attach
+        self._launched = launched
         self._exited = exited
         await self._connect()
 
@@ -154,7 +161,7 @@ class SupervisorLink:
             finally:
                 os.close(directory)
             loop = asyncio.get_running_loop()
-            connection = _Connection(loop, exited=self._exited, lost=self._on_lost)
+            connection = _Connection(loop, launched=self._launched, exited=self._exited, lost=self._on_lost)
             await loop.create_unix_connection(lambda: connection, sock=sock)
         except BaseException:
             sock.close()
@@ -190,10 +197,12 @@ class _Connection(asyncio.Protocol):
         self,
         loop: asyncio.AbstractEventLoop,
         *,
+        launched: Callable[[LaunchedEvent], None],
         exited: Callable[[ExitedEvent], None],
         lost: Callable[[], None],
     ) -> None:
         self.closed = asyncio.Event()
+        self._launched = launched
         self._exited = exited
         self._lost = lost
         self._reader = FrameReader()
@@ -235,6 +244,9 @@ class _Connection(asyncio.Protocol):
     def _handle(self, message: Reply) -> None:
         if message.get("event") == "exited":
             self._exited(cast("ExitedEvent", message))
+            return
+        if message.get("event") == "launched":
+            self._launched(cast("LaunchedEvent", message))
             return
         reply = self._waiting.pop(cast("int", message.get("seq")), None)
         if reply is not None and not reply.done():

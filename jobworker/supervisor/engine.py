@@ -79,7 +79,7 @@ class Engine:
     def ended(self, job: Job, packed: bytes) -> None:
         """Tells every subscriber; called when the exit record is in place."""
         self._jobs.pop(job.name, None)
-        self._broadcast(packed)
+        self._broadcast_end(packed)
         self._ended_count += 1
         if self._ended_count % _JOBS_PER_COLLECTION == 0:
             self.loop.defer(_collect)
@@ -136,10 +136,11 @@ class Engine:
         if failure is None and job is not None:
             begun = {"pid": job.pid, "started_ns": record["started_ns"], "limits": job.limits}
             connection.send({"op": "launched", "seq": seq, "job": job.name, **begun})
+            self._broadcast({"event": "launched", **_summary(job)}, without=connection)
         else:
             self._jobs.pop(record["job"], None)
             connection.send({"op": "failed", "seq": seq, "job": record["job"], **(failure or {})})
-            self._broadcast(exitrecord.pack(record), without=connection)
+            self._broadcast_end(exitrecord.pack(record), without=connection)
             self._stop_when_idle()
         if self._refill is not None:
             self._refill.cancel()
@@ -178,12 +179,18 @@ class Engine:
             raise RefusedError("no_such_job", f"job {name} is not running")
         return job
 
-    def _broadcast(self, packed: bytes, *, without: Connection | None = None) -> None:
+    def _broadcast_end(self, packed: bytes, *, without: Connection | None = None) -> None:
         """Tells of an end: the event is the exit record and one key more."""
         event = frame(b'{"event":"exited",' + packed[1:].rstrip())
-        for connection in list(self._connections):
-            if connection.wants_events and connection is not without:
-                connection.send_frame(event)
+        for connection in self._subscribers(without):
+            connection.send_frame(event)
+
+    def _broadcast(self, event: Message, *, without: Connection) -> None:
+        for connection in self._subscribers(without):
+            connection.send(event)
+
+    def _subscribers(self, without: Connection | None) -> list[Connection]:
+        return [each for each in self._connections if each.wants_events and each is not without]
 
     def _describe_cgroups(self) -> Cgroups:
         tree = self.launcher.nursery.tree

@@ -223,6 +223,12 @@ class JobsReply(TypedDict):
 Reply = WelcomeReply | LaunchedReply | FailedReply | DoneReply | ErrorReply | UsageReply | JobsReply
 
 
+class LaunchedEvent(ListedJob):
+    """A program has been executed; told to the connections that did not ask for it."""
+
+    event: Literal["launched"]
+
+
 class ExitedEvent(ExitRecord):
     """A job has ended and its exit record is in place; a failed launch is told so to the other connections."""
 

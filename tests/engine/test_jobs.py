@@ -291,12 +291,17 @@ async def test_a_job_that_ignores_the_signal_is_killed_after_the_grace(domain: D
     assert (reason(ended), ended.termination.signal) == (EndReason.STOPPED, 9)
 
 
+@probes.needs_root
+@probes.needs_cgroup2
 async def test_stopping_kills_sessions_that_were_forked(domain: Domain) -> None:
     record = await domain.start(*programs.fork_sessions(20))
     await until_output(domain, record.job_id, "ready")
+    members = [(leaf / "cgroup.procs").read_text().split() for leaf in leaves_of(domain.path)]
+    tree = {int(pid) for pids in members if str(record.pid) in pids for pid in pids}
+    assert len(tree) > 20
     await domain.jobs.stop(ALICE, record.job_id, signal=None, grace=timedelta(0))
     await domain.wait(record.job_id)
-    assert record.job_id not in {leaf.name for leaf in leaves_of(domain.path)}
+    assert [pid for pid in tree if alive(pid)] == []
 
 
 async def test_a_job_that_is_starting_is_stopped_once_it_runs(domain: Domain) -> None:

@@ -182,7 +182,7 @@ async def test_idle_followers_of_silent_jobs_use_no_cpu(worker: Worker) -> None:
                 await followers.enter_async_context(following(alice, job.job_id))
         await until_idle(worker)
         before = ticks(worker.pid)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # a while in which nothing is to happen
         assert ticks(worker.pid) == before
         for job in jobs:
             await alice.stop(job.job_id)

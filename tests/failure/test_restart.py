@@ -245,7 +245,7 @@ async def test_a_supervisor_of_another_version_is_refused(tmp_path: Path) -> Non
             raise AssertionError
 
         with pytest.raises(FailedPrecondition, match="another version: field 'protocol' must be 2"):
-            await link.open(attach=never, exited=print)
+            await link.open(attach=never, launched=print, exited=print)
         await link.close()
 
 
@@ -266,7 +266,7 @@ async def test_a_peer_that_talks_nonsense_is_not_waited_for(tmp_path: Path, nons
             raise AssertionError
 
         with pytest.raises(Unavailable, match="does not answer"):
-            await asyncio.wait_for(link.open(attach=never, exited=print), PATIENCE)
+            await asyncio.wait_for(link.open(attach=never, launched=print, exited=print), PATIENCE)
         await link.close()
 
 
@@ -395,6 +395,6 @@ async def observed(domain: Domain) -> AsyncIterator[asyncio.Queue[str]]:
     async def ignore() -> None:
         """Settles nothing."""
 
-    await link.open(attach=ignore, exited=lambda event: ended.put_nowait(event["job"]))
+    await link.open(attach=ignore, launched=print, exited=lambda event: ended.put_nowait(event["job"]))
     yield ended
     await link.close()

@@ -125,12 +125,18 @@ def test_an_unfinished_frame_waits_for_its_rest(supervisor: Supervisor) -> None:
         assert peer.receive(lambda message: message["seq"] == 7)["jobs"] == []
 
 
-def test_every_subscriber_hears_of_every_end_and_others_hear_nothing(
+def test_every_subscriber_hears_of_every_beginning_and_end_and_others_hear_nothing(
     supervisor: Supervisor, peer: Peer, job: str
 ) -> None:
     with supervisor.connect() as other, Peer(supervisor.state, hello=False) as silent:
-        record = peer.run(job, ["true"])
+        launched = peer.launch(job, ["true"])
+        record = peer.exited(job)
+        told = other.receive(lambda message: message.get("event") == "launched")
+        assert {key: told[key] for key in ("job", "pid", "started_ns", "limits")} == {
+            key: launched[key] for key in ("job", "pid", "started_ns", "limits")
+        }
         assert other.exited(job) == record
+        assert all(message.get("event") != "launched" for message in peer._received)
         assert silent.jobs() == []
         assert silent._received == []
 
