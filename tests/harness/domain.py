@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from generated.jobworker.v1 import JobRecord, JobSpec
+from generated.jobworker.v1 import EndReason, JobRecord, JobSpec
 from jobworker.jobs import Jobs
 from jobworker.policy import ADMIN, OPERATOR, VIEWER, Caller
 from jobworker.statedir import StateDirectory
@@ -23,6 +23,7 @@ from jobworker.supervisorlink import SupervisorLink
 from tests.harness import processes
 
 PATIENCE = 30.0  # seconds
+NO_SUCH_JOB = "01990000-0000-7000-8000-000000000000"
 
 ALICE = Caller("alice", OPERATOR, uid=61184)
 BOB = Caller("bob", OPERATOR, uid=61185)
@@ -126,3 +127,26 @@ async def running() -> AsyncIterator[Domain]:
             await domain.close()
     finally:
         domain.remove()
+
+
+def reason(record: JobRecord) -> EndReason:
+    """Why the job ended, which it has."""
+    assert record.termination is not None
+    return record.termination.reason
+
+
+async def until_output(domain: Domain, job_id: str, text: str) -> None:
+    """Returns once the job has written the text; each look follows a change of its log."""
+    path = domain.state.job(job_id) / "output.log"
+    process = await asyncio.create_subprocess_exec(
+        "tail", "-c", "+1", "-f", str(path), stdout=asyncio.subprocess.PIPE
+    )
+    seen = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert process.stdout is not None
+            while text.encode() not in seen:
+                seen += await process.stdout.read(4096)
+    finally:
+        process.terminate()
+        await process.wait()
