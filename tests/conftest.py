@@ -6,17 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Certificates, Worker, probes
+from tests.harness import Certificates, Worker
 from tests.harness.worker import register_everybody, running
 
 MakeWorker = Callable[..., Worker]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test marked v2 runs where cgroup v2 has the controllers, and is skipped with that reason elsewhere."""
-    for item in items:
-        if item.get_closest_marker("v2"):
-            item.add_marker(probes.needs_v2)
 
 
 @pytest.fixture(scope="session")

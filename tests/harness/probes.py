@@ -34,9 +34,6 @@ UML = Path("/proc/cpuinfo").read_text().find("User Mode Linux") >= 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
 needs_no_root = pytest.mark.skipif(ROOT, reason="needs an ordinary user")
 needs_cgroup2 = pytest.mark.skipif("v2" not in MOUNTS, reason="no cgroup2 hierarchy is mounted")
-needs_v2 = pytest.mark.skipif(
-    not PURE_V2, reason="cpu, memory and pids are not on cgroup v2 here (make test-v2 has a machine)"
-)
 needs_limits = pytest.mark.skipif(
     not (ROOT and (PURE_V2 or V1)), reason="needs root and the cpu, memory and pids controllers"
 )
