@@ -37,6 +37,28 @@ class Role(betterproto.Enum):
     """Reads everybody's jobs and changes nothing."""
 
 
+class Keep(betterproto.Enum):
+    """What happens to a job's output that is more than its cap."""
+
+    UNSPECIFIED = 0
+    """KEEP_NEWEST."""
+
+    NEWEST = 1
+    """
+    The newest max_bytes are kept; what was before them is dropped, and offsets stay as they are.
+    """
+
+    OLDEST = 2
+    """
+    The oldest max_bytes are kept; the rest is taken from the job and counted, not stored.
+    """
+
+    ALL = 3
+    """
+    Everything is kept; a job that has written max_bytes waits in its next write.
+    """
+
+
 class JobState(betterproto.Enum):
     """Where a job is in its life. It may skip forward and never goes back."""
 
@@ -109,6 +131,23 @@ class StartStage(betterproto.Enum):
 
     EXEC = 6
     """The execution of its program."""
+
+
+class OutputBlock(betterproto.Enum):
+    """
+    Why a job's output is not taken from it at the moment, so that it waits in its write.
+    """
+
+    UNSPECIFIED = 0
+    """It is taken."""
+
+    DISK = 1
+    """
+    The worker's disk refuses it; it is tried again until there is space.
+    """
+
+    CAP = 2
+    """Its cap is reached, and all of it is to be kept."""
 
 
 class Stream(betterproto.Enum):
@@ -293,6 +332,20 @@ class JobSpec(betterproto.Message):
     How long StopJob waits before it kills the tree when it names no grace: 10 seconds when absent.
     """
 
+    output_cap: "OutputCap | None" = betterproto.message_field(12, optional=True)
+    """How much of its output is kept; the worker's own cap when absent."""
+
+
+@dataclass(eq=False, repr=False)
+class OutputCap(betterproto.Message):
+    """How much of a job's output is stored."""
+
+    max_bytes: "int | None" = betterproto.uint64_field(1, optional=True)
+    """Bytes of both streams together; no cap when absent."""
+
+    keep: "Keep" = betterproto.enum_field(2)
+    """What happens to more than that."""
+
 
 @dataclass(eq=False, repr=False)
 class Limits(betterproto.Message):
@@ -398,6 +451,12 @@ class OutputInfo(betterproto.Message):
 
     dropped: int = betterproto.uint64_field(3)
     """Bytes taken from the job and not stored."""
+
+    cap: "OutputCap | None" = betterproto.message_field(4, optional=True)
+    """The cap in force."""
+
+    blocked: "OutputBlock" = betterproto.enum_field(5)
+    """Whether, and why, the job waits for its output to be taken."""
 
 
 @dataclass(eq=False, repr=False)
@@ -506,6 +565,17 @@ class Gap(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class Position(betterproto.Message):
+    """
+    Where delivery begins, and goes on after a lost connection. First event of a stream whose request did not name
+     that offset itself.
+    """
+
+    offset: int = betterproto.uint64_field(1)
+    """The offset of the next byte."""
+
+
+@dataclass(eq=False, repr=False)
 class End(betterproto.Message):
     """The last event of a followed stream."""
 
@@ -566,7 +636,7 @@ class RunJobRequest(betterproto.Message):
 @dataclass(eq=False, repr=False)
 class RunJobResponse(betterproto.Message):
     """
-    First started, then chunks and gaps, last end. The first three fields equal StreamOutputResponse.
+    First started, then chunks and gaps, last end. The first three fields equal those of StreamOutputResponse.
     """
 
     chunk: "Chunk" = betterproto.message_field(1, group="event")
@@ -710,7 +780,9 @@ class WaitJobResponse(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class StreamOutputRequest(betterproto.Message):
-    """Asks for output."""
+    """
+    Asks for output. Every field that is set narrows it: what is delivered begins at the latest of the given beginnings.
+    """
 
     job_id: str = betterproto.string_field(1)
     """Which job."""
@@ -724,10 +796,31 @@ class StreamOutputRequest(betterproto.Message):
     streams: "list[Stream]" = betterproto.enum_field(4)
     """Only these streams; all when empty."""
 
+    tail_lines: "int | None" = betterproto.uint64_field(5, optional=True)
+    """
+    Begin with the last so many lines of these streams that are there now; 0 is the end.
+    """
+
+    tail_bytes: "int | None" = betterproto.uint64_field(6, optional=True)
+    """Begin with the last so many bytes that are there now; 0 is the end."""
+
+    since: "datetime | None" = betterproto.message_field(7, optional=True)
+    """Begin with what was taken from the job at this time or later."""
+
+    until_offset: "int | None" = betterproto.uint64_field(8, optional=True)
+    """End before this offset."""
+
+    until: "datetime | None" = betterproto.message_field(9, optional=True)
+    """
+    End before what was taken from the job at this time or later; with follow, once this time has come.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class StreamOutputResponse(betterproto.Message):
-    """Chunks and gaps, last end."""
+    """
+    A position where the request named none, then chunks and gaps, last end.
+    """
 
     chunk: "Chunk" = betterproto.message_field(1, group="event")
     """Output."""
@@ -737,6 +830,9 @@ class StreamOutputResponse(betterproto.Message):
 
     end: "End" = betterproto.message_field(3, group="event")
     """The last event."""
+
+    position: "Position" = betterproto.message_field(5, group="event")
+    """The first event, where the request did not name the offset itself."""
 
 
 @dataclass(eq=False, repr=False)
@@ -759,6 +855,42 @@ class GetWorkerRequest(betterproto.Message):
     """Asks for the worker."""
 
     pass
+
+
+@dataclass(eq=False, repr=False)
+class Retention(betterproto.Message):
+    """
+    What the worker keeps of jobs that have ended; what is absent is not limited.
+    """
+
+    max_bytes: "int | None" = betterproto.uint64_field(1, optional=True)
+    """Bytes of output of all of them together, as they lie on the disk."""
+
+    max_age: "timedelta | None" = betterproto.message_field(2, optional=True)
+    """Time since they ended."""
+
+    max_jobs: "int | None" = betterproto.uint64_field(3, optional=True)
+    """How many there are."""
+
+
+@dataclass(eq=False, repr=False)
+class Storage(betterproto.Message):
+    """Where the output of jobs is stored, and how that is going."""
+
+    ended_bytes: int = betterproto.uint64_field(1)
+    """Bytes on the disk that the output of ended jobs takes."""
+
+    free_bytes: int = betterproto.uint64_field(2)
+    """Bytes that the file system has left."""
+
+    blocked_jobs: int = betterproto.uint32_field(3)
+    """Jobs that wait because the disk refuses their output. Normally 0."""
+
+    retention: "Retention" = betterproto.message_field(4)
+    """What is kept of ended jobs."""
+
+    default_cap: "OutputCap" = betterproto.message_field(5)
+    """What is kept of a job's output when the job does not say."""
 
 
 @dataclass(eq=False, repr=False)
@@ -799,6 +931,9 @@ class GetWorkerResponse(betterproto.Message):
 
     supervisor_pid: int = betterproto.int32_field(11)
     """The supervisor's process id."""
+
+    storage: "Storage | None" = betterproto.message_field(12, optional=True)
+    """Where output is stored."""
 
 
 class ClientServiceStub(betterproto.ServiceStub):
