@@ -1,6 +1,6 @@
-"""What followers are sent, as bytes: chunk, gap, end; and which bytes of a log make one chunk.
+"""What followers are sent, as bytes: position, chunk, gap, end; and which bytes of a log make one chunk.
 
-The messages StreamOutputResponse and RunJobResponse have these three fields in common, so the bytes serve
+The messages StreamOutputResponse and RunJobResponse have chunk, gap and end in common, so the bytes serve
 both. They are built by hand because a worker does little else as often; a test holds them against the
 generated classes. Pure: no file, no clock.
 """
@@ -22,6 +22,7 @@ Event = tuple[bytes | memoryview, ...]  # the parts of an encoded message: joine
 
 UNREADABLE = 0  # as a stream: bytes of which the index does not tell the stream any more
 RETENTION = GapReason(GapReason.RETENTION)
+CAP = GapReason(GapReason.CAP)
 DAMAGED = GapReason(GapReason.DAMAGED)
 
 
@@ -62,6 +63,11 @@ def cut(records: Sequence[Record], *, cursor: int, wanted: frozenset[int]) -> tu
                 pieces.append(last)
             last.end = cursor = min(record.end, last.start + MAX_CHUNK, limit)
     return pieces, cursor
+
+
+def position(offset: int) -> Event:
+    """An event with a Position, which StreamOutputResponse alone has."""
+    return (field_bytes(5, field_varint(1, offset) if offset else b""),)
 
 
 def chunk(piece: Piece, data: bytes | memoryview) -> Event:

@@ -129,7 +129,7 @@ def record_at(view: Bytes, number: int) -> Record:
     if not 0 <= number < count_records(view):
         raise IndexError(number)
     position = HEADER_SIZE + number * RECORD_SIZE
-    start = _end_at(view, number - 1) if number else 0
+    start = end_at(view, number - 1) if number else 0
     return next(_decode(view[position : position + RECORD_SIZE], start))
 
 
@@ -137,18 +137,30 @@ def read_records(view: Bytes, number: int, *, limit: int) -> list[Record]:
     """Up to `limit` records from `number` on, in one read; IndexFormatError at a wrong checksum."""
     position = HEADER_SIZE + number * RECORD_SIZE
     count = max(0, min(limit, count_records(view) - number))
-    start = _end_at(view, number - 1) if number else 0
+    start = end_at(view, number - 1) if number else 0
     return list(_decode(view[position : position + count * RECORD_SIZE], start))
 
 
 def find_offset(view: Bytes, offset: int) -> int:
     """Number of the record that holds byte `offset`; the count of records when it is not indexed yet."""
-    return bisect_right(range(count_records(view)), offset, key=lambda number: _end_at(view, number))
+    return bisect_right(range(count_records(view)), offset, key=lambda number: end_at(view, number))
 
 
 def find_time(view: Bytes, time_ns: int) -> int:
     """Number of the first record stored at `time_ns` or later; the count of records when there is none."""
-    return bisect_left(range(count_records(view)), time_ns, key=lambda number: _time_at(view, number))
+    return bisect_left(range(count_records(view)), time_ns, key=lambda number: time_at(view, number))
+
+
+def end_at(view: Bytes, number: int) -> int:
+    """The offset after the bytes of record `number`; its checksum is not looked at."""
+    position = HEADER_SIZE + number * RECORD_SIZE
+    return int.from_bytes(view[position : position + 8], "little")
+
+
+def time_at(view: Bytes, number: int) -> int:
+    """When the bytes of record `number` were stored; its checksum is not looked at."""
+    position = HEADER_SIZE + number * RECORD_SIZE + 8
+    return int.from_bytes(view[position : position + 8], "little", signed=True)
 
 
 def plan_repair(view: Bytes, *, log_size: int, log_mtime_ns: int) -> Repair | None:
@@ -161,10 +173,10 @@ def plan_repair(view: Bytes, *, log_size: int, log_mtime_ns: int) -> Repair | No
     header, replacement = _usable_header(view, log_mtime_ns)
     count = _count_sound(view, log_size)
     size = HEADER_SIZE + count * RECORD_SIZE
-    end = _end_at(view, count - 1) if count else 0
+    end = end_at(view, count - 1) if count else 0
     append = b""
     if end < log_size:
-        time_ns = max(log_mtime_ns, _time_at(view, count - 1) if count else 0)
+        time_ns = max(log_mtime_ns, time_at(view, count - 1) if count else 0)
         append = pack_record(log_size, stream=header.pending, time_ns=time_ns)
     if replacement is None and not append and size == len(view):
         return None
@@ -192,16 +204,6 @@ def _is_sound(view: Bytes, number: int, log_size: int) -> bool:
     except IndexFormatError:
         return False
     return record.start < record.end <= log_size
-
-
-def _end_at(view: Bytes, number: int) -> int:
-    position = HEADER_SIZE + number * RECORD_SIZE
-    return int.from_bytes(view[position : position + 8], "little")
-
-
-def _time_at(view: Bytes, number: int) -> int:
-    position = HEADER_SIZE + number * RECORD_SIZE + 8
-    return int.from_bytes(view[position : position + 8], "little", signed=True)
 
 
 def _decode(data: bytes, start: int) -> Iterator[Record]:

@@ -2,24 +2,40 @@
 
 Decides how many descriptors and watches followers cost, and wakes them; what they then read is theirs. One
 inotify descriptor serves the process. A job nobody follows costs nothing here, and so does one whose
-followers only wait.
+followers only wait. Reads take at once what is in the page cache and leave the rest to a thread: a hop to a
+thread and back costs more than to copy a whole batch, and the disk must not stop the loop.
 
-Source: inotify(7)
+Sources: inotify(7), preadv2(2)
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aiofiles.base import wrap
+
 from jobworker import syscalls
 from jobworker.events import Event
-from jobworker.outputindex import INDEX_NAME, LOG_NAME, IndexFile
+from jobworker.outputindex import (
+    INDEX_NAME,
+    LOG_NAME,
+    Header,
+    IndexFile,
+    IndexFormatError,
+    read_header,
+)
 
 _EVENTS_SIZE = 64 * 1024  # bytes read from inotify at a time
+
+_preadv_aside = wrap(os.preadv)
+
+logger = logging.getLogger(__name__)
 
 Place = tuple[int, int, frozenset[int]]  # a follower's cursor, its next index record, the streams it wants
 
@@ -44,6 +60,37 @@ class OpenOutput:
         os.close(self.index.fd)
         os.close(self.log)
 
+    def header(self) -> Header:
+        """The index's header as it is now; while it is damaged, or not written yet, nothing is known to be dropped."""
+        try:
+            return read_header(self.index.fd)
+        except IndexFormatError:
+            return Header()
+
+    def status(self) -> os.stat_result:
+        """Size and times of the log."""
+        return os.fstat(self.log)
+
+    async def read(self, size: int, offset: int) -> memoryview:
+        """Up to `size` bytes of the log; fewer only at its end, or where the disk cannot read it."""
+        view = memoryview(bytearray(size))
+        got = 0
+        try:
+            got = self._read_cached(view, offset)
+            while got < size and (more := await _preadv_aside(self.log, (view[got:],), offset + got)):
+                got += more
+        except OSError as error:
+            logger.error("output cannot be read: %s", error.strerror)
+        return view[:got]
+
+    def _read_cached(self, view: memoryview, offset: int) -> int:
+        try:
+            return os.preadv(self.log, (view,), offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+                raise
+            return 0
+
 
 class Outputs:
     """The outputs that have followers."""
@@ -62,6 +109,11 @@ class Outputs:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def watches(self) -> int:
+        """How many outputs are watched: those of which a follower has read all."""
+        return len(self._watched)
+
     @contextmanager
     def open(self, job_id: str, directory: Path) -> Iterator[OpenOutput]:
         """The job's output for one follower; FileNotFoundError when there are no files (yet, or any more)."""
@@ -79,16 +131,15 @@ class Outputs:
                 output.close()
 
     @contextmanager
-    def changes(self, output: OpenOutput) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the index has grown since it was last cleared."""
-        changed = asyncio.Event()
+    def changes(self, output: OpenOutput, changed: asyncio.Event) -> Iterator[None]:
+        """Sets the event whenever the index was written to."""
         output.waiting.add(changed)
         try:
             if output.watch is None:
                 path = f"/proc/self/fd/{output.index.fd}"  # the file that is open, whatever its name became
                 output.watch = syscalls.inotify_add_watch(self._inotify, path, syscalls.IN_MODIFY)
                 self._watched[output.watch] = output
-            yield changed
+            yield
         finally:
             output.waiting.discard(changed)
             if not output.waiting:

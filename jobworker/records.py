@@ -25,7 +25,7 @@ from generated.jobworker.v1 import (
     Usage,
 )
 from jobwire.codec import decode
-from jobwire.scalars import EPOCH
+from jobwire.scalars import EPOCH, MICROSECOND
 from jobworker.lifecycle import LOST, START_FAILED, STARTING, STOPPED, Event, advance, end_reason
 from jobworker.supervisor import messages
 
@@ -56,6 +56,11 @@ def given(message: betterproto.Message) -> dict[str, Any]:
 def moment(unix_nano: int) -> datetime:
     """The time as records hold it, to the microsecond."""
     return EPOCH + timedelta(microseconds=unix_nano // 1000)
+
+
+def unix_nano(moment: datetime) -> int:
+    """The time as indexes and clocks count it: nanoseconds since 1970 UTC."""
+    return (moment - EPOCH) // MICROSECOND * 1000
 
 
 def accept(job_id: str, *, owner: str, spec: JobSpec, unix_nano: int, workdir: str) -> JobRecord:

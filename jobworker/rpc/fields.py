@@ -146,8 +146,14 @@ def cores(field: str, cores: float) -> None:
 
 
 def offset(field: str, offset: int) -> None:
+    """Also a number of bytes or lines, of which 0 is one."""
     if offset > MAX_OFFSET:
         refuse(field, f"is {offset}", f"give at most {MAX_OFFSET}")
+
+
+def not_before(field: str, end: Any, *, start: Any, start_field: str) -> None:
+    if end < start:
+        refuse(field, f"is before {start_field}", f"give one that is not, or leave {start_field} out")
 
 
 def certificate(field: str, data: bytes) -> None:
@@ -170,7 +176,7 @@ def known(field: str, number: int, known: type[Any], *, zero: bool) -> None:
         refuse(field, f"is {int(number)}", "use one of " + _names_of(known, zero=zero))
 
 
-_NUMBERS = {cls: {int(member) for member in cls} for cls in (v1.JobState, v1.Stream, v1.Role)}
+_NUMBERS = {cls: {int(member) for member in cls} for cls in (v1.JobState, v1.Keep, v1.Stream, v1.Role)}
 
 
 def _names_of(cls: Any, *, zero: bool) -> str:

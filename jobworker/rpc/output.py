@@ -15,9 +15,9 @@ from jobworker.events import Event
 from jobworker.follow import follow
 from jobworker.jobs import Jobs, OutputSource
 from jobworker.outputs import Outputs
+from jobworker.records import unix_nano
 from jobworker.rpc.calls import Call
-
-ALL: frozenset[int] = frozenset()
+from jobworker.span import ALL, Span
 
 Events = AsyncGenerator[list[Event], None]
 
@@ -38,19 +38,30 @@ class OutputVerbs:
         call.subject = job_id = record.job_id
         yield [events.started(record)]
         source = self._jobs.output(call.caller, job_id)
-        async with aclosing(self._follow(source, offset=0, to_end=True, streams=ALL)) as batches:
+        async with aclosing(self._follow(source, Span(follow=True))) as batches:
             async for batch in batches:
                 yield batch
 
     async def stream_output(self, call: Call, request: v1.StreamOutputRequest) -> Events:
         source = self._jobs.output(call.caller, request.job_id)
-        streams = frozenset(map(int, request.streams))
-        if v1.Stream.UNSPECIFIED in streams:
-            streams = ALL
-        following = self._follow(source, offset=request.offset, to_end=request.follow, streams=streams)
-        async with aclosing(following) as batches:
+        async with aclosing(self._follow(source, _span(request))) as batches:
             async for batch in batches:
                 yield batch
 
-    def _follow(self, source: OutputSource, *, offset: int, to_end: bool, streams: frozenset[int]) -> Events:
-        return follow(source, outputs=self._outputs, offset=offset, follow=to_end, streams=streams)
+    def _follow(self, source: OutputSource, span: Span) -> Events:
+        return follow(source, outputs=self._outputs, span=span)
+
+
+def _span(request: v1.StreamOutputRequest) -> Span:
+    since, until = request.since, request.until
+    streams = frozenset(map(int, request.streams))
+    return Span(
+        offset=request.offset,
+        since_ns=None if since is None else unix_nano(since),
+        tail_lines=request.tail_lines,
+        tail_bytes=request.tail_bytes,
+        until_offset=request.until_offset,
+        until_ns=None if until is None else unix_nano(until),
+        streams=ALL if v1.Stream.UNSPECIFIED in streams else streams,
+        follow=request.follow,
+    )

@@ -26,6 +26,14 @@ def _limits(field: str, limits: v1.Limits) -> None:
     _each(limits, _LIMITS, before=f"{field}.")
 
 
+def _cap(field: str, cap: v1.OutputCap) -> None:
+    _each(cap, _CAP, before=f"{field}.")
+
+
+def _keep(field: str, keep: v1.Keep) -> None:
+    fields.known(field, keep, v1.Keep, zero=True)
+
+
 def _optional(check: Check) -> Check:
     """For a field of which the empty value means that it is not there."""
 
@@ -41,6 +49,7 @@ _LIMITS: dict[str, Check] = {
     "memory_bytes": partial(fields.count, most=fields.MAX_OFFSET),
     "pids": partial(fields.count, most=fields.MAX_PIDS),
 }
+_CAP: dict[str, Check] = {"max_bytes": partial(fields.count, most=fields.MAX_OFFSET), "keep": _keep}
 _SPEC: dict[str, Check] = {
     "argv": fields.argv,
     "name": _optional(fields.name),
@@ -52,6 +61,7 @@ _SPEC: dict[str, Check] = {
     "timeout": partial(fields.span, shortest=timedelta(milliseconds=1)),
     "stop_signal": fields.signal,
     "stop_grace": partial(fields.span, shortest=timedelta(0)),
+    "output_cap": _cap,
 }
 
 
@@ -85,7 +95,13 @@ _FILTER: dict[str, Check] = {
     "name": _optional(fields.name),
     "id_prefix": _optional(fields.id_prefix),
 }
-_OUTPUT: dict[str, Check] = {"offset": fields.offset, "streams": _streams}
+_OUTPUT: dict[str, Check] = {
+    "offset": fields.offset,
+    "streams": _streams,
+    "tail_lines": fields.offset,
+    "tail_bytes": fields.offset,
+    "until_offset": fields.offset,
+}
 
 
 def _start(request: v1.StartJobRequest | v1.RunJobRequest) -> None:
@@ -116,6 +132,10 @@ def _list(request: v1.ListJobsRequest) -> None:
 def _stream(request: v1.StreamOutputRequest) -> None:
     _of_job(request)
     _each(request, _OUTPUT)
+    if (end := request.until_offset) is not None:
+        fields.not_before("until_offset", end, start=request.offset, start_field="offset")
+    if (until := request.until) is not None and (since := request.since) is not None:
+        fields.not_before("until", until, start=since, start_field="since")
 
 
 def _register(request: v1.RegisterClientRequest) -> None:

@@ -27,6 +27,7 @@ from generated.jobworker.v1 import (
     JobRecord,
     JobServiceStub,
     JobSpec,
+    Position,
     RunJobRequest,
     StartJobRequest,
     StopJobRequest,
@@ -49,7 +50,7 @@ FOREIGN = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ]
 
-Event = Chunk | Gap | End | JobRecord
+Event = Chunk | Gap | End | JobRecord | Position
 Events = AsyncGenerator[Event, None]
 
 
@@ -141,12 +142,10 @@ class Client:
         request = RunJobRequest(spec=JobSpec(argv=list(argv), **spec), request_id=request_id)
         return _events(self.jobs.run_job(request))
 
-    def follow(
-        self, job_id: str, *, offset: int = 0, follow: bool = True, streams: Sequence[int] = ()
-    ) -> Events:
+    def follow(self, job_id: str, *, follow: bool = True, streams: Sequence[int] = (), **span: Any) -> Events:
         """The events of StreamOutput as they come."""
         request = StreamOutputRequest(
-            job_id=job_id, offset=offset, follow=follow, streams=[Stream.try_value(n) for n in streams]
+            job_id=job_id, follow=follow, streams=[Stream.try_value(n) for n in streams], **span
         )
         return _events(self.jobs.stream_output(request))
 

@@ -6,75 +6,18 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import cast
 
-import betterproto
 import pytest
 
-from generated.jobworker.v1 import (
-    Chunk,
-    End,
-    EndReason,
-    Gap,
-    GapReason,
-    JobRecord,
-    JobState,
-    Stream,
-    StreamOutputResponse,
-    Termination,
-)
-from jobwire.codec import decode
+from generated.jobworker.v1 import Chunk, End, Gap, GapReason, Stream
 from jobworker import outputindex
 from jobworker.errors import InvalidArgument, Unavailable
 from jobworker.events import MAX_CHUNK
-from jobworker.events import Event as Parts
 from jobworker.follow import follow
 from jobworker.jobs import OutputSource
 from jobworker.outputs import Outputs
-
-PATIENCE = 10.0
-ENDED = JobRecord(
-    state=JobState(JobState.ENDED), termination=Termination(reason=EndReason(EndReason.EXITED), exit_code=3)
-)
-
-
-class Log:
-    """A job's output directory, and the one who writes it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.ended: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
-        self.source = OutputSource("job", directory, self.ended)
-        self.log = os.open(directory / "output.log", os.O_RDWR | os.O_CREAT)
-        self.index = os.open(directory / "output.idx", os.O_RDWR | os.O_CREAT)
-        self.size = 0
-        self.time = 0
-        self.written = {1: b"", 2: b""}
-        self.set_header()
-
-    def set_header(self, *, pending: int = 1, head: int = 0) -> None:
-        os.pwrite(self.index, outputindex.pack_header(outputindex.Header(pending=pending, head=head)), 0)
-
-    def write(self, data: bytes, *, stream: int = 1) -> None:
-        self.append(data)
-        self.time += 1
-        record = outputindex.pack_record(self.size, stream=stream, time_ns=self.time)
-        os.pwrite(self.index, record, os.fstat(self.index).st_size)
-        self.written[stream] += data
-
-    def append(self, data: bytes) -> None:
-        """Data that is not in the index."""
-        assert os.pwrite(self.log, data, self.size) == len(data)
-        self.size += len(data)
-
-    def end(self) -> None:
-        self.ended.set_result(ENDED)
-
-    def close(self) -> None:
-        os.close(self.log)
-        os.close(self.index)
-        if not self.ended.done():
-            self.ended.cancel()
+from jobworker.span import Span
+from tests.harness.outputlog import ENDED, PATIENCE, Log, data_of, parse, read
 
 
 @pytest.fixture
@@ -92,45 +35,11 @@ async def outputs() -> AsyncIterator[Outputs]:
     made.close()
 
 
-Event = Chunk | Gap | End
-
-
-def parse(batch: list[Parts]) -> list[Event]:
-    messages = (decode(StreamOutputResponse, b"".join(parts)) for parts in batch)
-    return [cast("Event", betterproto.which_one_of(message, "event")[1]) for message in messages]
-
-
-async def read(
-    log: Log,
-    outputs: Outputs,
-    *,
-    offset: int = 0,
-    to_end: bool = False,
-    streams: frozenset[int] = frozenset(),
-) -> list[Event]:
-    """All events until the end."""
-    events: list[Event] = []
-    async with asyncio.timeout(PATIENCE):
-        following = follow(log.source, outputs=outputs, offset=offset, follow=to_end, streams=streams)
-        async with aclosing(following) as batches:
-            async for batch in batches:
-                events += parse(batch)
-    assert isinstance(events[-1], End)
-    return events
-
-
-def data_of(events: list[Event], stream: int | None = None) -> bytes:
-    return b"".join(e.data for e in events if isinstance(e, Chunk) and stream in (None, int(e.stream)))
-
-
 async def test_an_ended_job_is_one_batch_without_a_watch(log: Log, outputs: Outputs) -> None:
     log.write(b"out\n")
     log.write(b"err\n", stream=2)
     log.end()
-    batches = [
-        parse(b)
-        async for b in follow(log.source, outputs=outputs, offset=0, follow=True, streams=frozenset())
-    ]
+    batches = [parse(b) async for b in follow(log.source, outputs=outputs, span=Span(follow=True))]
     assert batches == [
         [
             Chunk(stream=Stream(1), offset=0, data=b"out\n", time_unix_nano=1),
@@ -174,7 +83,7 @@ async def test_following_goes_on_until_the_job_has_ended(log: Log, outputs: Outp
 
 
 async def test_a_follower_that_waits_is_woken_by_each_record(log: Log, outputs: Outputs) -> None:
-    following = follow(log.source, outputs=outputs, offset=0, follow=True, streams=frozenset())
+    following = follow(log.source, outputs=outputs, span=Span(follow=True))
     async with aclosing(following) as batches:
         for word in (b"one", b"two", b"three"):
             waiting = asyncio.ensure_future(anext(batches))
@@ -185,7 +94,7 @@ async def test_a_follower_that_waits_is_woken_by_each_record(log: Log, outputs: 
 
 
 async def test_an_idle_follower_is_not_woken(log: Log, outputs: Outputs) -> None:
-    following = follow(log.source, outputs=outputs, offset=0, follow=True, streams=frozenset())
+    following = follow(log.source, outputs=outputs, span=Span(follow=True))
     async with aclosing(following) as batches:
         waiting = asyncio.ensure_future(anext(batches))
         await asyncio.sleep(0.05)

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpclib.client
 import pytest
@@ -9,8 +11,16 @@ from betterproto import which_one_of
 from grpclib.config import Configuration
 from grpclib.const import Status
 
-from generated.jobworker.v1 import EndReason, JobServiceStub, StreamOutputRequest
+from generated.jobworker.v1 import (
+    Chunk,
+    End,
+    EndReason,
+    JobServiceStub,
+    Position,
+    StreamOutputRequest,
+)
 from jobwire.codec import Codec
+from jobwire.scalars import EPOCH
 from tests.harness import Worker, programs
 from tests.service.client import (
     PATIENCE,
@@ -67,6 +77,54 @@ async def test_streams_may_be_chosen(alice: Client, streams: list[int]) -> None:
     assert run.out == (b"out" if 2 not in streams or 1 in streams else b"")
     assert run.err == (b"err" if 1 not in streams or 2 in streams else b"")
     assert run.end.final_offset == 6
+
+
+async def test_the_last_lines_begin_at_a_position_from_which_to_resume(alice: Client) -> None:
+    job = await alice.start(*programs.lines(50, pause=0))
+    await alice.wait(job.job_id)
+    run = await collect(alice.follow(job.job_id, tail_lines=2))
+    assert run.out == b"line 49\nline 50\n"
+    assert run.events[0] == Position(offset=run.end.final_offset - 16)
+    again = await collect(alice.follow(job.job_id, offset=run.end.final_offset - 16))
+    assert again.events == run.events[1:]
+
+
+async def test_times_are_those_of_the_chunks(alice: Client) -> None:
+    job = await alice.start(*programs.lines(20, pause=0.01))
+    chunks = [e async for e in alice.follow(job.job_id) if isinstance(e, Chunk)]
+    later = chunks[len(chunks) // 2]
+    border = EPOCH + timedelta(microseconds=-(-later.time_unix_nano // 1000))
+    since = await collect(alice.follow(job.job_id, since=border))
+    until = await collect(alice.follow(job.job_id, until=border))
+    whole = b"".join(chunk.data for chunk in chunks)
+    assert until.out + since.out == whole
+    assert since.events[0] == Position(offset=len(until.out))
+    assert (until.out, since.out) != (whole, b"")
+    both = await collect(alice.follow(job.job_id, since=border, until=border))
+    assert both.out == b""
+
+
+async def test_following_ends_at_a_time_and_the_job_runs_on(alice: Client) -> None:
+    job = await alice.start(*programs.ready_then_sleep())
+    await until_said(alice, job.job_id, b"ready\n")
+    run = await collect(alice.follow(job.job_id, until=datetime.now(UTC) + timedelta(seconds=0.2)))
+    assert (run.out, run.end) == (b"ready\n", End(final_offset=6))
+    await alice.stop(job.job_id)
+
+
+@pytest.mark.parametrize(
+    ("field", "span"),
+    [
+        ("until_offset", {"offset": 2, "until_offset": 1}),
+        ("until", {"since": datetime(2030, 1, 2, tzinfo=UTC), "until": datetime(2030, 1, 1, tzinfo=UTC)}),
+        ("tail_lines", {"tail_lines": 2**63}),
+    ],
+)
+async def test_a_span_that_ends_before_it_begins_is_refused(
+    alice: Client, field: str, span: dict[str, Any]
+) -> None:
+    refused = await refusal(collect(alice.follow("any", **span)))
+    assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, field)
 
 
 async def test_what_is_streamed_is_what_lies_on_the_disk(alice: Client, worker: Worker) -> None:

@@ -14,6 +14,7 @@ from generated.jobworker.v1 import (
     JobRecord,
     JobSpec,
     JobState,
+    Position,
     RunJobResponse,
     Stream,
     StreamOutputResponse,
@@ -45,6 +46,12 @@ def test_a_chunk_is_what_the_generated_classes_write(
     assert ours == bytes(StreamOutputResponse(chunk=chunk)) == bytes(RunJobResponse(chunk=chunk))
 
 
+@given(offset=OFFSETS)
+def test_a_position_is_what_the_generated_classes_write(offset: int) -> None:
+    event = StreamOutputResponse(position=Position(offset=offset))
+    assert joined(events.position(offset)) == bytes(event)
+
+
 def test_a_large_chunk_is_what_the_generated_classes_write() -> None:
     data = bytes(MAX_CHUNK)
     chunk = Chunk(stream=Stream(1), offset=5, data=data, time_unix_nano=1)
@@ -54,7 +61,9 @@ def test_a_large_chunk_is_what_the_generated_classes_write() -> None:
 
 
 @given(
-    start=OFFSETS, end=st.integers(1, 2**63 - 1), reason=st.sampled_from([events.RETENTION, events.DAMAGED])
+    start=OFFSETS,
+    end=st.integers(1, 2**63 - 1),
+    reason=st.sampled_from([events.RETENTION, events.CAP, events.DAMAGED]),
 )
 def test_a_gap_is_what_the_generated_classes_write(start: int, end: int, reason: GapReason) -> None:
     gap = Gap(from_=start, to=end, reason=reason)

@@ -1,7 +1,7 @@
 """Requests that are well-formed pass; every other one is refused by the name of the field that is wrong."""
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generated.jobworker import v1
-from generated.jobworker.v1 import JobState, Limits, Role, Stream
+from generated.jobworker.v1 import JobState, Keep, Limits, OutputCap, Role, Stream
 from jobwire.codec import decode, encode
 from jobworker.errors import InvalidArgument
 from jobworker.rpc import validate
 
 JOB = "0199f0c2-7a4b-7c3d-8e2f-0123456789ab"
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DAYS_TOO_MANY = timedelta(days=4000)
 
 
@@ -44,6 +45,8 @@ GOOD_SPECS = [
     {"stop_signal": 1},
     {"stop_signal": 64},
     {"stop_grace": timedelta(0)},
+    {"output_cap": OutputCap()},
+    {"output_cap": OutputCap(max_bytes=1, keep=Keep(Keep.OLDEST))},
 ]
 
 BAD_SPECS = [
@@ -71,6 +74,9 @@ BAD_SPECS = [
     ("spec.workdir", {"workdir": "/" + "a" * 4095}),
     ("spec.user", {"user": ""}),
     ("spec.user", {"user": "a:b"}),
+    ("spec.output_cap.max_bytes", {"output_cap": OutputCap(max_bytes=0)}),
+    ("spec.output_cap.max_bytes", {"output_cap": OutputCap(max_bytes=2**63)}),
+    ("spec.output_cap.keep", {"output_cap": OutputCap(max_bytes=1, keep=Keep.try_value(4))}),
     ("spec.limits.cpus", {"limits": Limits(cpus=0.0)}),
     ("spec.limits.cpus", {"limits": Limits(cpus=-1.0)}),
     ("spec.limits.cpus", {"limits": Limits(cpus=math.nan)}),
@@ -120,6 +126,9 @@ GOOD = [
             states=[JobState(JobState.RUNNING)], labels={"a": "b"}, owner="alice", name="n", id_prefix="0199"
         )
     ),
+    v1.StreamOutputRequest(
+        job_id=JOB, offset=3, until_offset=3, tail_lines=0, tail_bytes=2**63 - 1, since=NOW, until=NOW
+    ),
     v1.StreamOutputRequest(job_id=JOB, offset=2**63 - 1, streams=[Stream(0), Stream(1), Stream(2)]),
     v1.GetWorkerRequest(),
     v1.ListClientsRequest(),
@@ -157,6 +166,11 @@ BAD = [
     ("filter.id_prefix", v1.ListJobsRequest(filter=v1.JobFilter(id_prefix="%"))),
     ("job_id", v1.StreamOutputRequest()),
     ("offset", v1.StreamOutputRequest(job_id=JOB, offset=2**63)),
+    ("until_offset", v1.StreamOutputRequest(job_id=JOB, until_offset=2**63)),
+    ("until_offset", v1.StreamOutputRequest(job_id=JOB, offset=3, until_offset=2)),
+    ("tail_lines", v1.StreamOutputRequest(job_id=JOB, tail_lines=2**63)),
+    ("tail_bytes", v1.StreamOutputRequest(job_id=JOB, tail_bytes=2**64 - 1)),
+    ("until", v1.StreamOutputRequest(job_id=JOB, since=NOW, until=NOW - timedelta(microseconds=1))),
     ("streams[1]", v1.StreamOutputRequest(job_id=JOB, streams=[Stream(1), Stream.try_value(3)])),
     ("client_id", v1.RegisterClientRequest(role=Role(Role.ADMIN), certificate=b"x")),
     ("role", v1.RegisterClientRequest(client_id="a", certificate=b"x")),
