@@ -34,7 +34,9 @@ HEADER_SIZE = 64
 RECORD_SIZE = 24
 STDOUT = 1
 STDERR = 2
-PENDING_OFFSET = 12  # of the one header byte that is rewritten while a job runs
+PENDING_OFFSET = 12  # of what is rewritten in the header while a job runs: a byte, and twice eight
+HEAD_OFFSET = 16
+DROPPED_OFFSET = 24
 
 _HEADER = struct.Struct("<8sHHB3xQQq24x")
 _RECORD = struct.Struct("<QqBBHI")

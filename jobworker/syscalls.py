@@ -8,6 +8,7 @@ and the only place of the project that imports ctypes. Sources: the man pages of
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 
@@ -47,6 +48,8 @@ IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x1000000
 _INOTIFY_EVENT = struct.Struct("iIII")
+
+_FIONREAD = 0x541B  # asm-generic/ioctls.h
 
 _FALLOC_FL_KEEP_SIZE = 0x1
 _FALLOC_FL_PUNCH_HOLE = 0x2
@@ -116,6 +119,16 @@ def set_process_name(name: bytes) -> None:
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Gives `length` bytes from `offset` back to the file system; they read as zeros, the size stays."""
     _check(_LIBC.fallocate(fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length))
+
+
+def reserve(fd: int, length: int) -> None:
+    """Gives a file the space for its first `length` bytes, which later need none; its size stays."""
+    _check(_LIBC.fallocate(fd, _FALLOC_FL_KEEP_SIZE, 0, length))
+
+
+def count_readable(fd: int) -> int:
+    """How many bytes a pipe holds (pipe(7), FIONREAD)."""
+    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), "little")
 
 
 def rename_new(old: str, new: str, *, dir_fd: int) -> None:

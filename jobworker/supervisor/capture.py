@@ -1,27 +1,33 @@
-"""A job's output on its way from two pipes into output.log, with a record in output.idx after each piece.
+"""A job's output on its way from two pipes into its files.
 
-Decides how bytes get to disk: spliced, so that none is ever only in this process's memory, in order of arrival,
-a bounded piece per wake-up so that a loud job does not starve the others. A full disk leaves the rest in the pipe
-and is tried again by timer; the job waits in its write meanwhile. What the job is, and when it ends, is not known here.
+Decides when bytes are taken from the job: as soon as they are there, a bounded piece per wake-up so that a loud job
+does not starve the others; not while the disk refuses them, which is tried again by timer; not any more when the cap
+says that the job has to wait. How they are written is `recording`'s business; what the job is, and when it ends, is
+not known here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import time
 
-from jobworker.outputindex import HEADER_SIZE, PENDING_OFFSET, RECORD_SIZE, STDERR, STDOUT, pack_record
+from jobworker.outputindex import STDERR, STDOUT
+from jobworker.supervisor.cap import ALL, NO_CAP, OLDEST, Cap
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.loop import READ
+from jobworker.supervisor.recording import Recording
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
+    from jobworker.supervisor.disk import Disk
     from jobworker.supervisor.loop import Loop, Timer
+    from jobworker.supervisor.messages import Output
+
+    Blocked = Literal["disk", "cap"] | None
 
 _PIECE = 1024 * 1024  # bytes per wake-up, and the most a pipe can hold
 _PIPE_SIZE = 65536
@@ -30,35 +36,29 @@ _RETRY_NS = 500_000_000  # a full disk tells nobody when it has space again
 
 
 class Capture:
-    """Owns the read ends of the pipes and both files; `size` is how many bytes of output are stored."""
+    """Owns the read ends of the pipes, and the recording."""
 
     __slots__ = (
         "_blocked",
+        "_cap",
+        "_disk",
         "_enlarged",
-        "_index_fd",
-        "_indexed",
-        "_log_fd",
         "_loop",
-        "_pending",
         "_pipes",
-        "_records",
+        "_recording",
         "_retry",
-        "_time_ns",
         "_when_drained",
-        "size",
     )
 
-    def __init__(self, loop: Loop, *, log: int, index: int) -> None:
-        """Takes over the open files, which are as `jobfiles` makes them."""
+    def __init__(self, loop: Loop, disk: Disk, *, log: int, index: int, null: int, cap: Cap = NO_CAP) -> None:
+        """Takes over the open files, new or from an earlier capture that was killed; `null` stays the caller's."""
         self._loop = loop
-        self._log_fd = log
-        self._index_fd = index
+        self._disk = disk
+        self._cap = cap
+        self._recording = Recording(log=log, index=index, null=null)
         self._pipes: dict[int, int] = {}  # stream → read end
         self._enlarged: set[int] = set()
-        self._blocked = False
-        self._pending = STDOUT
-        self._time_ns = 0
-        self._records = self._indexed = self.size = 0
+        self._blocked: Blocked = None
         self._retry: Timer | None = None
         self._when_drained: Callable[[], None] | None = None
 
@@ -66,6 +66,16 @@ class Capture:
         """Takes over the read ends and begins to record what comes out of them."""
         self._pipes = {STDOUT: stdout, STDERR: stderr}
         self._watch_pipes()
+
+    def describe(self) -> Output:
+        """What is recorded until now, and why nothing is taken from the job, if that is so."""
+        recording = self._recording
+        return {
+            "size": recording.size + recording.dropped,
+            "head": recording.head,
+            "dropped": recording.dropped,
+            "blocked": self._blocked,
+        }
 
     def finish(self, when_drained: Callable[[], None]) -> None:
         """Stores what the pipes still hold, without waiting for their end, closes all, then calls back.
@@ -78,19 +88,13 @@ class Capture:
 
     def close(self) -> None:
         """Closes everything; what is still in the pipes is lost."""
+        self._block(None)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         for stream in list(self._pipes):
             self._close_pipe(stream)
-        if self._log_fd >= 0:
-            os.close(self._log_fd)
-            os.close(self._index_fd)
-        self._log_fd = self._index_fd = -1
-
-    def _watch_pipes(self) -> None:
-        for stream, fd in self._pipes.items():
-            self._loop.watch(fd, READ, self._on_stdout if stream == STDOUT else self._on_stderr)
+        self._recording.close()
 
     def _on_stdout(self, events: int) -> None:
         self._on_ready(STDOUT, events)
@@ -115,40 +119,38 @@ class Capture:
                 fcntl.fcntl(self._pipes[stream], fcntl.F_SETPIPE_SZ, _LARGE_PIPE_SIZE)
 
     def _move(self, stream: int) -> int:
-        """Moves one piece and records it; its length, 0 at the end of the stream, -1 when the pipe is empty."""
-        self._record()
+        """Moves one piece; its length, 0 at the end of the stream, -1 when there is none, or none may be taken."""
+        recording = self._recording
+        recording.record()  # when a full disk kept the last piece from having its record
         fd = self._pipes.get(stream)
         if fd is None:
             return 0
-        if stream != self._pending:
-            os.pwrite(self._index_fd, bytes((stream,)), PENDING_OFFSET)
-            self._pending = stream
+        room = self._room()
         try:
-            count = os.splice(fd, self._log_fd, _PIECE, offset_dst=self.size, flags=os.SPLICE_F_NONBLOCK)
+            if not room and self._cap.keep == OLDEST:
+                return recording.drop(fd, limit=_PIECE)
+            if not room:
+                self._hold()
+                return -1
+            count = recording.store(fd, stream, limit=min(room, _PIECE))
         except BlockingIOError:
             return -1
-        self.size += count
-        self._record()
+        head = self._cap.head(recording.head, recording.size)
+        if head > recording.head:
+            recording.release(head)
         return count
 
-    def _record(self) -> None:
-        """Writes the record of what is stored and not indexed; also called first, when a full disk stopped it before."""
-        if self._indexed == self.size:
-            return
-        self._time_ns = max(self._time_ns, time.time_ns())  # records never go back in time, clocks may
-        record = pack_record(self.size, stream=self._pending, time_ns=self._time_ns)
-        position = HEADER_SIZE + self._records * RECORD_SIZE
-        if os.pwrite(self._index_fd, record, position) != RECORD_SIZE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._records += 1
-        self._indexed = self.size
-        self._blocked = False
+    def _room(self) -> int:
+        """How much more may be stored: of a job that was to wait and has ended, all that is left."""
+        if self._when_drained is not None and self._cap.keep == ALL:
+            return _PIECE
+        return self._cap.room(self._recording.size - self._recording.head)
 
     def _drain(self) -> None:
         try:
             for stream in list(self._pipes):
                 self._empty(stream)
-            self._record()
+            self._recording.record()
         except OSError as error:
             self._pause(error)
             return
@@ -166,20 +168,48 @@ class Capture:
                 return
             left -= count
 
+    def _hold(self) -> None:
+        """The job is to wait until it has ended."""
+        self._block("cap")
+        self._unwatch_pipes()
+
     def _pause(self, error: OSError) -> None:
-        if not self._blocked:
-            self._blocked = True
+        if self._blocked != "disk":
             note(f"output cannot be stored, tried again every half second: {error.strerror}")
-        for fd in self._pipes.values():
-            self._loop.unwatch(fd)
+        self._block("disk")
+        self._unwatch_pipes()
         self._retry = self._loop.call_after(_RETRY_NS, self._resume)
 
     def _resume(self) -> None:
         self._retry = None
         if self._when_drained is not None:
             self._drain()
-        else:
-            self._watch_pipes()  # the next wake-up, which is at once, tries
+            return
+        try:
+            for stream in (STDOUT, STDERR):
+                if self._move(stream) == 0:
+                    self._close_pipe(stream)
+        except OSError as error:
+            self._pause(error)
+            return
+        if self._blocked == "disk":
+            self._block(None)
+            self._watch_pipes()
+
+    def _block(self, reason: Blocked) -> None:
+        before, self._blocked = self._blocked, reason
+        if before != "disk" and reason == "disk":
+            self._disk.refuses()
+        elif before == "disk" and reason != "disk":
+            self._disk.takes()
+
+    def _watch_pipes(self) -> None:
+        for stream, fd in self._pipes.items():
+            self._loop.watch(fd, READ, self._on_stdout if stream == STDOUT else self._on_stderr)
+
+    def _unwatch_pipes(self) -> None:
+        for fd in self._pipes.values():
+            self._loop.unwatch(fd)
 
     def _close_pipe(self, stream: int) -> None:
         fd = self._pipes.pop(stream, None)

@@ -13,6 +13,7 @@ from functools import partial
 
 from jobworker.supervisor import exitrecord, requests
 from jobworker.supervisor.control import Connection
+from jobworker.supervisor.disk import Disk
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.protocol import PROTOCOL, frame
 from jobworker.supervisor.requests import BadRequestError
@@ -51,6 +52,7 @@ class Engine:
     def __init__(self, loop: Loop, *, jobs_fd: int, boot_id: str, started_ns: int) -> None:
         self.loop = loop
         self.jobs_fd = jobs_fd
+        self.disk = Disk(loop, self._tell_storage)
         self._boot_id = boot_id
         self.launcher: Launcher
         self._started_ns = started_ns
@@ -113,6 +115,7 @@ class Engine:
             "boot_id": self._boot_id,
             "started_ns": self._started_ns,
             "cgroup": self._describe_cgroups(),
+            "storage_blocked": self.disk.blocked,
         }
 
     def _launch(self, connection: Connection, request: Message) -> None:
@@ -161,7 +164,8 @@ class Engine:
         return {"op": "done"}
 
     def _usage(self, _connection: Connection, request: Message) -> Message:
-        return {"op": "usage", "usage": self._find(request).leaf.usage(None)}
+        job = self._find(request)
+        return {"op": "usage", "usage": job.leaf.usage(None), "output": job.capture.describe()}
 
     def _list(self, _connection: Connection, _request: Message) -> Message:
         return {"op": "jobs", "jobs": [_summary(job) for job in self._jobs.values()]}
@@ -185,7 +189,10 @@ class Engine:
         for connection in self._subscribers(without):
             connection.send_frame(event)
 
-    def _broadcast(self, event: Message, *, without: Connection) -> None:
+    def _tell_storage(self, blocked: int) -> None:
+        self._broadcast({"event": "storage", "blocked": blocked})
+
+    def _broadcast(self, event: Message, *, without: Connection | None = None) -> None:
         for connection in self._subscribers(without):
             connection.send(event)
 

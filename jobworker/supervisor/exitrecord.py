@@ -45,6 +45,8 @@ def blank(job: str, *, boot_id: str) -> ExitRecord:
         "start_failure": None,
         "usage": no_usage(),
         "output_bytes": 0,
+        "output_head": 0,
+        "output_dropped": 0,
         "survivors": 0,
     }
 
@@ -64,7 +66,7 @@ def unpack(data: bytes) -> ExitRecord:
         raise ExitRecordError("not an exit record")
     if record["version"] != VERSION:
         raise ExitRecordError(f"version {record['version']} is not known here")
-    return record  # type: ignore[return-value]  # whoever wrote version 1 wrote its fields
+    return {"output_head": 0, "output_dropped": 0, **record}  # type: ignore[typeddict-item]  # version 1 has the others
 
 
 def write(job: str, data: bytes, *, dir_fd: int) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from jobworker.supervisor.capture import Capture
+    from jobworker.supervisor.disk import Disk
     from jobworker.supervisor.loop import Loop, Timer
     from jobworker.supervisor.messages import ExitRecord
     from jobworker.supervisor.nursery import Seat
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
         loop: Loop
         jobs_fd: int
+        disk: Disk
 
         def ended(self, job: Job, packed: bytes) -> None: ...
 
@@ -243,7 +245,9 @@ class Job:
             record["oom_kills"] = self.leaf.count_oom_kills()
         except OSError as error:
             note(f"job {self.name}: its use is not known: {error.strerror}")
-        record["output_bytes"] = self.capture.size
+        output = self.capture.describe()
+        record["output_bytes"] = output["size"] - output["dropped"]
+        record["output_head"], record["output_dropped"] = output["head"], output["dropped"]
         packed = exitrecord.pack(record)
         try:
             exitrecord.write(self.name, packed, dir_fd=self._host.jobs_fd)

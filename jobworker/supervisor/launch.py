@@ -37,12 +37,13 @@ _FORKED_NOT_EXECUTED = 0x40  # PF_FORKNOEXEC in the flags of /proc/PID/stat (inc
 class Launcher:
     """What all launches share; opened once."""
 
-    __slots__ = ("boot_id", "host", "nursery", "proc_fd")
+    __slots__ = ("boot_id", "host", "null_fd", "nursery", "proc_fd")
 
     def __init__(self, host: Host, nursery: Nursery, *, boot_id: str) -> None:
         self.host = host
         self.nursery = nursery
         self.boot_id = boot_id
+        self.null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def launch(self, spec: LaunchSpec, done: Done) -> Job | None:
@@ -143,7 +144,10 @@ class _Attempt:
     def _send_off(self, seat: Seat, limits: dict[str, float]) -> Job:
         spec, loop = self._spec, self._host.loop
         seat.give(Order(spec.argv, spec.env, spec.workdir, spec.uid, spec.gid))
-        capture = Capture(loop, log=seat.log, index=seat.index)
+        null_fd = self._launcher.null_fd
+        capture = Capture(
+            loop, self._host.disk, log=seat.log, index=seat.index, null=null_fd, cap=spec.output
+        )
         job = Job(self._host, seat, record=self._record, capture=capture, wait_for_tree=spec.wait_for_tree)
         job.limits = limits
         self._job = job

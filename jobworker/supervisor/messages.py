@@ -7,7 +7,7 @@ imports this module only while it is type-checked, since `typing` costs a megaby
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Stage = Literal["setup", "cgroup", "limit", "user", "workdir", "exec"]
 ErrorKind = Literal["no_such_job", "bad_request", "exists", "os_error", "busy"]
@@ -32,6 +32,25 @@ class Usage(TypedDict):
     pids_peak: int | None
     io_read_bytes: int | None
     io_write_bytes: int | None
+
+
+class OutputCap(TypedDict):
+    """At most `max_bytes` of a job's output are stored, null: no limit; `keep` says which, see `cap`."""
+
+    max_bytes: int | None
+    keep: Literal["newest", "oldest", "all"]
+
+
+class Output(TypedDict):
+    """What is recorded of a running job's output; `blocked` says why it is not taken from the job, if it is not.
+
+    `size` counts every byte taken, the `dropped` ones at its end included, which are not stored.
+    """
+
+    size: int
+    head: int
+    dropped: int
+    blocked: Literal["disk", "cap"] | None
 
 
 class StartFailure(TypedDict):
@@ -61,6 +80,8 @@ class ExitRecord(TypedDict):
     start_failure: StartFailure | None
     usage: Usage
     output_bytes: int
+    output_head: int
+    output_dropped: int
     survivors: int
 
 
@@ -73,7 +94,10 @@ class HelloRequest(TypedDict):
 
 
 class LaunchRequest(TypedDict):
-    """Starts a job; `uid` null keeps the supervisor's own, `workdir` null means `scratch`, then "/"."""
+    """Starts a job; `uid` null keeps the supervisor's own, `workdir` null means `scratch`, then "/".
+
+    `output` absent or null: all of it is stored.
+    """
 
     op: Literal["launch"]
     seq: int
@@ -87,6 +111,7 @@ class LaunchRequest(TypedDict):
     limits: Limits
     timeout_ms: int | None
     wait_for_tree: bool
+    output: NotRequired[OutputCap | None]
 
 
 class StopRequest(TypedDict):
@@ -147,7 +172,7 @@ class Cgroups(TypedDict):
 
 
 class WelcomeReply(TypedDict):
-    """Answers hello."""
+    """Answers hello; `storage_blocked` as in StorageEvent."""
 
     op: Literal["welcome"]
     seq: int
@@ -156,6 +181,7 @@ class WelcomeReply(TypedDict):
     boot_id: str
     started_ns: int
     cgroup: Cgroups
+    storage_blocked: int
 
 
 class LaunchedReply(TypedDict):
@@ -200,6 +226,7 @@ class UsageReply(TypedDict):
     op: Literal["usage"]
     seq: int
     usage: Usage
+    output: Output
 
 
 class ListedJob(TypedDict):
@@ -233,3 +260,10 @@ class ExitedEvent(ExitRecord):
     """A job has ended and its exit record is in place; a failed launch is told so to the other connections."""
 
     event: Literal["exited"]
+
+
+class StorageEvent(TypedDict):
+    """How many jobs wait because the disk refuses their output; sent whenever that changes."""
+
+    event: Literal["storage"]
+    blocked: int

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from jobworker.supervisor.cap import KEEPS, NO_CAP, Cap
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # a file name, and the name of a cgroup
 _MAX_ID = 2**32 - 2  # of a uid or gid; the last one means "no change" to the kernel
-_MAX_MS = 2**53
+_MAX_INTEGER = 2**53  # what a JSON number holds exactly everywhere
 _MAX_SIGNAL = 64
 LIMITS = ("cpus", "memory_bytes", "pids")
 
@@ -34,6 +36,7 @@ class LaunchSpec:
         "gid",
         "job",
         "limits",
+        "output",
         "scratch",
         "timeout_ms",
         "uid",
@@ -54,6 +57,7 @@ class LaunchSpec:
         self.limits = _limits(message)
         self.timeout_ms = optional_integer(message, "timeout_ms", low=1)
         self.wait_for_tree = flag(message, "wait_for_tree")
+        self.output = _cap(message)
 
 
 def job_id(message: Message) -> str:
@@ -64,7 +68,7 @@ def job_id(message: Message) -> str:
     return value
 
 
-def integer(message: Message, name: str, *, low: int = 0, high: int = _MAX_MS) -> int:
+def integer(message: Message, name: str, *, low: int = 0, high: int = _MAX_INTEGER) -> int:
     """An integer field in a range; `true` is not an integer."""
     value = message.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -72,7 +76,7 @@ def integer(message: Message, name: str, *, low: int = 0, high: int = _MAX_MS) -
     return value
 
 
-def optional_integer(message: Message, name: str, *, low: int = 0, high: int = _MAX_MS) -> int | None:
+def optional_integer(message: Message, name: str, *, low: int = 0, high: int = _MAX_INTEGER) -> int | None:
     """An integer field in a range, or null."""
     return None if message.get(name) is None else integer(message, name, low=low, high=high)
 
@@ -140,3 +144,21 @@ def _limit(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < 2**63:
         raise BadRequestError(f"field 'limits.{name}' must be a positive number")
     return value
+
+
+def _cap(message: Message) -> Cap:
+    value = message.get("output")
+    if value is None:
+        return NO_CAP
+    if not isinstance(value, dict):
+        raise BadRequestError("field 'output' must be an object or null")
+    limit, keep = value.get("max_bytes"), value.get("keep")
+    if limit is not None and (
+        not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= _MAX_INTEGER
+    ):
+        raise BadRequestError(
+            f"field 'output.max_bytes' must be an integer from 0 to {_MAX_INTEGER}, or null"
+        )
+    if not isinstance(keep, str) or keep not in KEEPS:
+        raise BadRequestError(f"field 'output.keep' must be one of {', '.join(KEEPS)}")
+    return Cap(limit, keep)
