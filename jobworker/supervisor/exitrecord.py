@@ -70,12 +70,16 @@ def unpack(data: bytes) -> ExitRecord:
 
 
 def write(job: str, data: bytes, *, dir_fd: int) -> None:
-    """Puts a packed record in place in the job's directory below `dir_fd`: written aside, then renamed."""
+    """Puts a packed record in place in the job's directory below `dir_fd`: written aside, then renamed.
+
+    Into the space that the file has: truncated first, it would have to get that from the disk again.
+    """
     aside = f"{job}/{EXIT_ASIDE_NAME}"
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
-        if os.write(fd, data) != len(data):
+        if os.pwrite(fd, data, 0) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
     os.rename(aside, f"{job}/{EXIT_NAME}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)

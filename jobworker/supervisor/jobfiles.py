@@ -2,6 +2,7 @@
 
 Decides the names and modes of what is in it at the beginning. Creating four things in a file system can take
 milliseconds, renaming one of them does not; and a rename that replaces nothing is also how an id is taken only once.
+The exit record has its space from here on: on a full disk a job can still end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, pack_header
 EXIT_NAME = "exit"
 EXIT_ASIDE_NAME = "exit.tmp"
 _UNCLAIMED = ".next-"  # no job's id begins with a dot
+_EXIT_SIZE = 4096  # bytes; a record has less than a quarter of that
 
 
 def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
@@ -29,6 +31,7 @@ def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fds.append(os.open(f"{directory}/{name}", flags, 0o600, dir_fd=jobs_fd))
         _write_all(fds[1], pack_header(Header(created_ns=time.time_ns())))
+        _reserve(fds[2], _EXIT_SIZE)
         os.close(fds.pop())
     except OSError:
         for fd in fds:
@@ -55,8 +58,8 @@ def claim_empty(job: str, *, jobs_fd: int) -> None:
 
 
 def strip(directory: str, *, jobs_fd: int) -> None:
-    """Removes the files of a job that never began."""
-    for name in (LOG_NAME, INDEX_NAME, EXIT_ASIDE_NAME):
+    """Removes the output of a job that never began; the place for its exit record stays."""
+    for name in (LOG_NAME, INDEX_NAME):
         with contextlib.suppress(OSError):
             os.unlink(f"{directory}/{name}", dir_fd=jobs_fd)
 
@@ -80,7 +83,17 @@ def _unclaimed(number: int) -> str:
 def _remove(directory: str, jobs_fd: int) -> None:
     strip(directory, jobs_fd=jobs_fd)
     with contextlib.suppress(OSError):
+        os.unlink(f"{directory}/{EXIT_ASIDE_NAME}", dir_fd=jobs_fd)
+    with contextlib.suppress(OSError):
         os.rmdir(directory, dir_fd=jobs_fd)
+
+
+def _reserve(fd: int, size: int) -> None:
+    try:
+        syscalls.reserve(fd, size)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # a file system that gives space by the write only
+            raise
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -2,13 +2,9 @@
 
 import hashlib
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 from jobworker import outputindex
-from tests.harness.probes import needs_root
-from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.peer import Peer, Supervisor, wait_for_output
 
 ALL_BYTES = "import sys; sys.stdout.buffer.write(bytes(range(256)) * 3)"
@@ -116,24 +112,6 @@ def test_a_loud_job_does_not_starve_a_quiet_one(supervisor: Supervisor, peer: Pe
     record = peer.exited(job)
     assert record["output_bytes"] == supervisor.job_directory(job).joinpath("output.log").stat().st_size
     assert sum(map(len, streams(supervisor, job).values())) == record["output_bytes"]
-
-
-@needs_root
-def test_on_a_full_disk_the_job_waits_and_nothing_is_lost(
-    small_disk: Path, start_supervisor: StartSupervisor
-) -> None:
-    supervisor = start_supervisor(state=small_disk / "state")
-    with supervisor.connect() as peer:
-        peer.launch("loud", [*PYTHON, NOISE, str(4 << 20)])
-        peer.launch("quiet", ["sleep", "60"])
-        wait_for_output(supervisor.state / "supervisor.log", b"cannot be stored")
-        assert peer.stop("quiet", grace_ms=0)["op"] == "done"
-        assert "loud" in [listed["job"] for listed in peer.jobs()]
-        subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
-        assert peer.exited("quiet")["signal"] == 9
-        assert peer.exited("loud")["exit_code"] == 0
-    parts = streams(supervisor, "loud")
-    assert hashlib.sha256(parts[1]).hexdigest().encode() == parts[2]
 
 
 def test_output_of_many_jobs_at_once_is_kept_apart(supervisor: Supervisor, peer: Peer, job: str) -> None:
