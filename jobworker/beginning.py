@@ -40,7 +40,8 @@ def look(output: OpenOutput, *, ended: bool) -> Present:
     indexed = end_at(output.index, count - 1) if count else 0
     rest = unindexed(output, header, cursor=indexed) if ended else None
     stored = indexed if rest is None else rest.end
-    return Present(header, stored, max(stored, output.status().st_size) + header.dropped, rest)
+    size = max(stored, output.status().st_size, header.head) + header.dropped
+    return Present(header, stored, size, rest)
 
 
 def unindexed(output: OpenOutput, header: Header, *, cursor: int) -> Record | None:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, StartStage
+from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, OutputCap, StartStage
 from jobwire.codec import decode
 from jobworker import jobids, launchrequest, leftovers, pages, reconcile, records, runas, unixusers
 from jobworker.errors import (
@@ -62,7 +62,15 @@ class OutputSource:
 class Jobs:
     """All jobs. Records it gives back are its own live ones: encode them before the next await, change nothing."""
 
-    def __init__(self, state: StateDirectory, store: JobStore, link: SupervisorLink) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        store: JobStore,
+        link: SupervisorLink,
+        *,
+        default_cap: OutputCap | None = None,
+    ) -> None:
+        self._default_cap = default_cap
         self._state = state
         self._store = store
         self._link = link
@@ -143,7 +151,7 @@ class Jobs:
         except Unavailable:
             reply = {}
         if not job.ended.done():
-            output = reconcile.output_info(self._state.job(job_id))
+            output = reply.get("output") or reconcile.output_info(self._state.job(job_id))
             records.running(job.record, usage=reply.get("usage"), output=output)
         return job.record
 
@@ -196,7 +204,12 @@ class Jobs:
         job_id = job_id or jobids.make(now, random=os.urandom(jobids.RANDOM_BYTES))
         scratch = str(self._state.job_scratch(job_id))
         record = records.accept(
-            job_id, owner=caller.client_id, spec=spec, unix_nano=now, workdir=spec.workdir or scratch
+            job_id,
+            owner=caller.client_id,
+            spec=spec,
+            unix_nano=now,
+            workdir=spec.workdir or scratch,
+            cap=launchrequest.cap_in_force(spec.output_cap, default=self._default_cap),
         )
         try:
             identity = runas.choose(caller, spec.user, worker=self._worker)

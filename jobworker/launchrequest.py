@@ -1,18 +1,25 @@
 """What the supervisor is asked for when a job is started, from the job's record.
 
-Decides how a spec's spans and limits are told, and the environment of the program. Pure.
+Decides how a spec's spans and limits are told, how much of the output is kept, and the environment of the program. Pure.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
-from generated.jobworker.v1 import JobRecord, Limits
-from jobworker.records import given
+from generated.jobworker.v1 import JobRecord, Keep, Limits, OutputCap, OutputInfo
+from jobworker.records import given, make
 from jobworker.runas import Identity, environment
 from jobworker.supervisor import messages
 
 LONGEST_MS = 2**53 - 1  # what a JSON number holds exactly; 285,000 years
+NEWEST = Keep(Keep.NEWEST)
+KEEPS: dict[int, Literal["newest", "oldest", "all"]] = {
+    Keep.NEWEST: "newest",
+    Keep.OLDEST: "oldest",
+    Keep.ALL: "all",
+}
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -32,12 +39,27 @@ def build(record: JobRecord, *, identity: Identity, scratch: str) -> dict[str, o
         "limits": _limits(spec.get("limits")),
         "timeout_ms": None if timeout is None else max(1, milliseconds(timeout)),
         "wait_for_tree": spec.get("wait_for_tree", False),
+        "output": _output(record.output),
     }
+
+
+def cap_in_force(wanted: OutputCap | None, *, default: OutputCap | None) -> OutputCap | None:
+    """How much of a job's output is kept: as its spec says, else as the worker does by default; None: all of it."""
+    if wanted is None:
+        return default
+    if wanted.max_bytes is None:
+        return None
+    return make(OutputCap, max_bytes=wanted.max_bytes, keep=wanted.keep or NEWEST)
 
 
 def milliseconds(span: timedelta) -> int:
     """Whole milliseconds, never less than the span, and never more than can be told."""
     return min(-(-span // _MILLISECOND), LONGEST_MS)
+
+
+def _output(output: OutputInfo | None) -> messages.OutputCap | None:
+    cap = None if output is None else output.cap
+    return None if cap is None else {"max_bytes": cap.max_bytes, "keep": KEEPS[cap.keep]}
 
 
 def _limits(limits: Limits | None) -> messages.Limits:

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generated.jobworker.v1 import JobRecord, JobSpec, JobState, OutputInfo
+from generated.jobworker.v1 import JobRecord, JobSpec, JobState
 from jobwire.codec import decode, encode
 from jobworker import records
 from jobworker.lifecycle import STARTING
@@ -22,7 +22,7 @@ from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, IndexFormatError
 from jobworker.supervisor import exitrecord
 
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import ListedJob
+    from jobworker.supervisor.messages import ListedJob, Output
 
 NEVER_STARTED = "the worker stopped before the program was started"
 
@@ -77,7 +77,7 @@ def placeholder(job_id: str, *, owner: str, unix_nano: int) -> JobRecord:
     return record
 
 
-def output_info(directory: Path) -> OutputInfo | None:
+def output_info(directory: Path) -> Output | None:
     """What has been recorded of a job's output until now; None when nothing can be told."""
     try:
         size = (directory / LOG_NAME).stat().st_size
@@ -90,7 +90,8 @@ def output_info(directory: Path) -> OutputInfo | None:
         header = Header()
     finally:
         os.close(fd)
-    return records.make(OutputInfo, size=size, head=header.head, dropped=header.dropped)
+    size += header.dropped
+    return {"size": size, "head": header.head, "dropped": header.dropped, "blocked": None}
 
 
 def _as_its_exit_tells(record: JobRecord, directory: Path) -> JobRecord | None:

@@ -18,6 +18,8 @@ from generated.jobworker.v1 import (
     JobRecord,
     JobSpec,
     Limits,
+    OutputBlock,
+    OutputCap,
     OutputInfo,
     StartFailure,
     StartStage,
@@ -33,6 +35,8 @@ M = TypeVar("M", bound=betterproto.Message)
 
 STAGES: dict[str, StartStage] = {str(stage.name).lower(): StartStage(stage) for stage in StartStage if stage}
 SETUP = StartStage(StartStage.SETUP)
+NOT_BLOCKED = OutputBlock(OutputBlock.UNSPECIFIED)
+BLOCKS = {"disk": OutputBlock(OutputBlock.DISK), "cap": OutputBlock(OutputBlock.CAP)}
 
 
 def make(cls: type[M], **values: Any) -> M:
@@ -63,8 +67,10 @@ def unix_nano(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND * 1000
 
 
-def accept(job_id: str, *, owner: str, spec: JobSpec, unix_nano: int, workdir: str) -> JobRecord:
-    """The record of a job that has just been accepted."""
+def accept(
+    job_id: str, *, owner: str, spec: JobSpec, unix_nano: int, workdir: str, cap: OutputCap | None = None
+) -> JobRecord:
+    """The record of a job that has just been accepted; `cap` is the one in force."""
     return make(
         JobRecord,
         job_id=job_id,
@@ -73,6 +79,7 @@ def accept(job_id: str, *, owner: str, spec: JobSpec, unix_nano: int, workdir: s
         state=STARTING,
         created_at=moment(unix_nano),
         workdir=workdir,
+        output=None if cap is None else make(OutputInfo, size=0, head=0, dropped=0, cap=cap),
     )
 
 
@@ -126,11 +133,11 @@ def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
         ended_at=moment(facts["ended_ns"]),
         termination=termination,
         usage=make(Usage, **facts["usage"]),
-        output=make(OutputInfo, size=facts["output_bytes"], head=0, dropped=0),
+        output=recorded(record, _output(facts)),
     )
 
 
-def lost(record: JobRecord, *, output: OutputInfo | None, unix_nano: int) -> None:
+def lost(record: JobRecord, *, output: messages.Output | None, unix_nano: int) -> None:
     """Nobody can tell any more how the job ended; what is known of its output stays."""
     state = advance(fields(record)["state"], Event.LOST_SIGHT)
     fields(record).update(
@@ -138,22 +145,37 @@ def lost(record: JobRecord, *, output: OutputInfo | None, unix_nano: int) -> Non
         pid=None,
         ended_at=moment(unix_nano),
         termination=make(Termination, reason=LOST),
-        output=output,
+        output=None if output is None else recorded(record, output),
     )
 
 
-def running(record: JobRecord, *, usage: messages.Usage | None, output: OutputInfo | None) -> None:
+def running(record: JobRecord, *, usage: messages.Usage | None, output: messages.Output | None) -> None:
     """What a running job has used and written until now."""
     if usage is not None:
         fields(record)["usage"] = make(Usage, **usage)
     if output is not None:
-        fields(record)["output"] = output
+        fields(record)["output"] = recorded(record, output)
+
+
+def recorded(record: JobRecord, output: messages.Output) -> OutputInfo:
+    """What there is of the job's output, with the cap that the record says is in force."""
+    blocked = BLOCKS.get(output["blocked"] or "", NOT_BLOCKED)
+    size, head, dropped = output["size"], output["head"], output["dropped"]
+    before: OutputInfo | None = fields(record)["output"]
+    cap = None if before is None else fields(before)["cap"]
+    return make(OutputInfo, size=size, head=head, dropped=dropped, cap=cap, blocked=blocked)
 
 
 def reason_of(record: JobRecord) -> EndReason | None:
     """Why the job ended; None while it has not."""
     termination: Termination | None = fields(record)["termination"]
     return None if termination is None else termination.reason
+
+
+def _output(facts: messages.ExitRecord) -> messages.Output:
+    """Exit records of before there were caps tell the size alone."""
+    head, dropped = facts.get("output_head", 0), facts.get("output_dropped", 0)
+    return {"size": facts["output_bytes"] + dropped, "head": head, "dropped": dropped, "blocked": None}
 
 
 def _failure(failure: messages.StartFailure | None) -> StartFailure | None:

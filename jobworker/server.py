@@ -23,7 +23,13 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from generated.jobworker.v1 import ClientServiceBase, JobServiceBase, WorkerServiceBase
+from generated.jobworker.v1 import (
+    ClientServiceBase,
+    JobServiceBase,
+    Keep,
+    OutputCap,
+    WorkerServiceBase,
+)
 from jobwire import __version__
 from jobwire.codec import Codec
 from jobwire.http2 import Protocol, Server
@@ -39,7 +45,8 @@ from jobworker.rpc.guard import Guard
 from jobworker.rpc.jobs import JobVerbs
 from jobworker.rpc.output import OutputVerbs
 from jobworker.rpc.worker import Host, WorkerVerbs
-from jobworker.settings import Address, Settings
+from jobworker.settings import Settings
+from jobworker.settingvalues import Address
 from jobworker.statedir import StateDirectory
 from jobworker.store import AuditStore, ClientStore, Database, JobStore
 from jobworker.supervisorlink import SupervisorLink
@@ -91,11 +98,17 @@ async def _domain(settings: Settings) -> AsyncIterator[Domain]:
         resources.callback(database.close)
         link = SupervisorLink(state.path, cgroup_root=settings.cgroup_root)
         resources.push_async_callback(link.close)
-        jobs = Jobs(state, JobStore(database), link)
+        jobs = Jobs(state, JobStore(database), link, default_cap=_default_cap(settings))
         resources.push_async_callback(_leave, jobs, link)
         await jobs.open()
         clients = ClientStore(database, uid_range=settings.uid_range)
         yield Domain(state, clients, AuditStore(database), link, jobs)
+
+
+def _default_cap(settings: Settings) -> OutputCap | None:
+    if settings.output_cap is None:
+        return None
+    return OutputCap(max_bytes=settings.output_cap, keep=Keep(Keep.NEWEST))
 
 
 async def _leave(jobs: Jobs, link: SupervisorLink) -> None:

@@ -11,98 +11,35 @@ import dataclasses
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from jobworker.errors import InvalidArgument
+from jobworker.settingvalues import (
+    DEFAULT_PORT,
+    Address,
+    UidRange,
+    or_none,
+    parse_address,
+    parse_age,
+    parse_count,
+    parse_path,
+    parse_seconds,
+    parse_size,
+    parse_text,
+    parse_uid_range,
+    write_age,
+    write_size,
+)
 
 ENVIRONMENT_PREFIX = "JOBWORKER_"
-DEFAULT_PORT = 9090
-HIGHEST_UID = 2**32 - 2  # the one above means "leave unchanged" to setresuid
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen; port 0 lets the kernel choose."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UidRange:
-    """Uids given to clients, both ends included."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-    def __contains__(self, uid: int) -> bool:
-        return self.first <= uid <= self.last
-
-
-def parse_address(text: str) -> Address:
-    """HOST:PORT, [IPV6]:PORT, HOST or :PORT; ValueError says what is wrong."""
-    host, separator, port = text.rpartition(":")
-    if not separator or text.endswith("]"):
-        host, port = text, str(DEFAULT_PORT)
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"'{port}' is not a port from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("an IPv6 address is written in brackets, [::1]:9090")
-    return Address(host or "0.0.0.0", int(port))  # noqa: S104 - ":9090" says so
-
-
-def parse_uid_range(text: str) -> UidRange:
-    """FIRST-LAST; ValueError says what is wrong."""
-    first, separator, last = text.partition("-")
-    if not separator or not first.strip().isdecimal() or not last.strip().isdecimal():
-        raise ValueError("give two numbers, 61184-65519")
-    uids = UidRange(int(first), int(last))
-    if not 0 < uids.first <= uids.last <= HIGHEST_UID:
-        raise ValueError("the first must be above 0 and not above the last")
-    return uids
-
-
-def parse_seconds(text: str) -> float:
-    """Seconds, not negative and finite; ValueError says what is wrong."""
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError("give seconds, 0 or more")
-    return seconds
-
-
-def parse_size(text: str) -> int:
-    """Bytes, at least 1; ValueError says what is wrong."""
-    size = int(text)
-    if size < 1:
-        raise ValueError("give bytes, 1 or more")
-    return size
-
-
-def parse_path(text: str) -> Path:
-    """A path, not empty."""
-    if not text or "\0" in text:
-        raise ValueError("give a path")
-    return Path(text)
-
-
-def parse_text(text: str) -> str:
-    """Any text, not empty."""
-    if not text:
-        raise ValueError("give a value")
-    return text
-
-
-def _read(parse: Callable[[str], object], text: str) -> dict[str, object]:
-    return {"parse": parse, "text": text}
+def _read(
+    parse: Callable[[str], object], text: str, *, write: Callable[[Any], str] = str
+) -> dict[str, object]:
+    return {"parse": parse, "text": text, "write": write}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +80,46 @@ class Settings:
         metadata=_read(parse_seconds, "How long calls in flight may take once it was asked to end."),
     )
     max_request_bytes: int = field(
-        default=4 * 2**20, metadata=_read(parse_size, "The largest request that is accepted.")
+        default=4 * 2**20,
+        metadata=_read(parse_size, "The largest request that is accepted.", write=write_size),
+    )
+    output_cap: int | None = field(
+        default=4 * 2**30,
+        metadata=_read(
+            or_none(parse_size),
+            "How much of a job's output is kept, the newest, when the job does not say; or none.",
+            write=write_size,
+        ),
+    )
+    retain_bytes: int | None = field(
+        default=32 * 2**30,
+        metadata=_read(
+            or_none(parse_size),
+            "How much output of finished jobs is kept on the disk; the oldest jobs are deleted; or none.",
+            write=write_size,
+        ),
+    )
+    retain_for: timedelta | None = field(
+        default=timedelta(days=30),
+        metadata=_read(
+            or_none(parse_age),
+            "How long finished jobs are kept before they are deleted; or none.",
+            write=write_age,
+        ),
+    )
+    retain_jobs: int | None = field(
+        default=10_000,
+        metadata=_read(
+            or_none(parse_count), "How many finished jobs are kept; the oldest are deleted; or none."
+        ),
+    )
+    reader_patience: timedelta | None = field(
+        default=timedelta(minutes=5),
+        metadata=_read(
+            or_none(parse_age),
+            "How long a reader of output may take nothing before its stream is ended; or none.",
+            write=write_age,
+        ),
     )
 
     @property
@@ -223,7 +199,7 @@ def explain(entry: dataclasses.Field[Any]) -> str:
     """What a setting is, for people, with its default."""
     if entry.default is dataclasses.MISSING or entry.default is None:
         return str(entry.metadata["text"])
-    return f"{entry.metadata['text']} Default: {entry.default}"
+    return f"{entry.metadata['text']} Default: {entry.metadata['write'](entry.default)}"
 
 
 def _parse(name: str, text: str, *, place: str, parse: Callable[[str], object]) -> object:

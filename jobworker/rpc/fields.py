@@ -25,6 +25,7 @@ MAX_SPAN = timedelta(days=3653)  # ten years: a deadline further away is a mista
 MAX_PIDS = 4_194_304  # the kernel's PID_MAX_LIMIT; pids.max refuses more
 MAX_CORES = 65_536
 MAX_OFFSET = 2**63 - 1  # of a file
+MAX_CAP = 2**53 - 1  # what the supervisor's protocol holds exactly
 MAX_CERTIFICATE = 64 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -49,7 +49,7 @@ _LIMITS: dict[str, Check] = {
     "memory_bytes": partial(fields.count, most=fields.MAX_OFFSET),
     "pids": partial(fields.count, most=fields.MAX_PIDS),
 }
-_CAP: dict[str, Check] = {"max_bytes": partial(fields.count, most=fields.MAX_OFFSET), "keep": _keep}
+_CAP: dict[str, Check] = {"max_bytes": partial(fields.count, most=fields.MAX_CAP), "keep": _keep}
 _SPEC: dict[str, Check] = {
     "argv": fields.argv,
     "name": _optional(fields.name),

@@ -15,7 +15,7 @@ from jobwire.codec import decode
 from jobwire.scalars import EPOCH, MICROSECOND
 from jobworker import unixusers
 from jobworker.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
-from jobworker.settings import UidRange
+from jobworker.settingvalues import UidRange
 from jobworker.store.database import Database
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)

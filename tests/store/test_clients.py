@@ -11,7 +11,7 @@ from generated.jobworker.v1 import Role
 from jobworker import unixusers
 from jobworker.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from jobworker.policy import ADMIN, OPERATOR
-from jobworker.settings import UidRange
+from jobworker.settingvalues import UidRange
 from jobworker.store import AuditStore, ClientStore, Database
 from jobworker.store.database import Conflict
 
@@ -155,7 +155,7 @@ def test_another_process_is_seen_at_once(tmp_path: Path, clients: ClientStore) -
     assert before.revoked_at is None
     code = (
         "from pathlib import Path\nfrom jobworker.store import Database, ClientStore\n"
-        "from jobworker.settings import UidRange\n"
+        "from jobworker.settingvalues import UidRange\n"
         f"database = Database.open(Path({str(tmp_path)!r}))\n"
         "clients = ClientStore(database, uid_range=UidRange(61184, 61187))\n"
         f"clients.revoke('alice', unix_nano={NOW})\n"

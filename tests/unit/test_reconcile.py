@@ -9,6 +9,7 @@ import pytest
 from generated.jobworker.v1 import EndReason, JobRecord, JobSpec, JobState
 from jobworker import records
 from jobworker.lifecycle import RUNNING, STARTING, STOPPING
+from jobworker.outputindex import Header, pack_header
 from jobworker.reconcile import Verdict, decide, output_info, settle
 from jobworker.supervisor.messages import ListedJob
 
@@ -82,6 +83,6 @@ def test_output_of_a_job_without_files_is_unknown(tmp_path: Path) -> None:
     assert output_info(tmp_path) is None
     (tmp_path / "output.log").write_bytes(b"12345")
     (tmp_path / "output.idx").write_bytes(b"damaged")
-    info = output_info(tmp_path)
-    assert info is not None
-    assert (info.size, info.head, info.dropped) == (5, 0, 0)
+    assert output_info(tmp_path) == {"size": 5, "head": 0, "dropped": 0, "blocked": None}
+    (tmp_path / "output.idx").write_bytes(pack_header(Header(head=2, dropped=7)))
+    assert output_info(tmp_path) == {"size": 12, "head": 2, "dropped": 7, "blocked": None}

@@ -1,12 +1,25 @@
 """Where settings come from, in which order, and how a wrong one is named."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobworker import settings
 from jobworker.errors import InvalidArgument
-from jobworker.settings import Address, Settings, UidRange, parse_address, read_file, resolve
+from jobworker.settings import Settings, read_file, resolve
+from jobworker.settingvalues import (
+    MAX_SIZE,
+    Address,
+    UidRange,
+    parse_address,
+    parse_age,
+    parse_size,
+    write_age,
+    write_size,
+)
 
 NEEDED = {"cert": "server.pem", "client_ca": "ca.pem"}
 
@@ -31,6 +44,11 @@ def test_defaults() -> None:
         cgroup_root=None,
         drain_seconds=10.0,
         max_request_bytes=4 * 2**20,
+        output_cap=4 * 2**30,
+        retain_bytes=32 * 2**30,
+        retain_for=timedelta(days=30),
+        retain_jobs=10_000,
+        reader_patience=timedelta(minutes=5),
     )
 
 
@@ -54,18 +72,25 @@ def test_every_setting_can_be_said_in_all_three_places(tmp_path: Path) -> None:
         "cgroup_root": "/sys/fs/cgroup/x",
         "drain_seconds": "0.5",
         "max_request_bytes": "7",
+        "output_cap": "2G",
+        "retain_bytes": "none",
+        "retain_for": "12h",
+        "retain_jobs": "3",
+        "reader_patience": "0",
     }
     wanted = resolve(texts, environment={}, file={})
     assert set(texts) == set(vars(wanted))
     environment = {settings.variable(name): text for name, text in texts.items()}
     assert resolve({}, environment=environment, file={}) == wanted
-    numbers = {"drain_seconds", "max_request_bytes"}
+    numbers = {"drain_seconds", "max_request_bytes", "retain_jobs", "reader_patience"}
     lines = [f"{name} = {text}" if name in numbers else f'{name} = "{text}"' for name, text in texts.items()]
     (tmp_path / "worker.toml").write_text("\n".join(lines))
     read = resolve({}, environment={}, file=read_file(tmp_path / "worker.toml"))
     assert read.cert == tmp_path / "c.pem"  # beside the file
     assert read.state == Path("/s")
     assert (read.listen, read.uid_range, read.max_request_bytes) == (Address("::1", 1), UidRange(5, 6), 7)
+    assert (read.output_cap, read.retain_bytes, read.retain_for) == (2 * 2**30, None, timedelta(hours=12))
+    assert (read.retain_jobs, read.reader_patience) == (3, None)
 
 
 def test_what_is_missing_is_named_with_the_ways_to_give_it() -> None:
@@ -92,7 +117,15 @@ def test_what_is_missing_is_named_with_the_ways_to_give_it() -> None:
         ("drain_seconds", "nan"),
         ("drain_seconds", "inf"),
         ("max_request_bytes", "0"),
-        ("max_request_bytes", "4M"),
+        ("max_request_bytes", "none"),
+        ("output_cap", "-1"),
+        ("output_cap", "4X"),
+        ("output_cap", str(2**53)),
+        ("retain_for", "1w"),
+        ("retain_for", "0d"),
+        ("retain_for", "1000000d"),
+        ("retain_jobs", "1.5"),
+        ("reader_patience", "soon"),
         ("state", ""),
         ("state", "a\0b"),
         ("cgroup_root", ""),
@@ -123,6 +156,31 @@ def test_a_wrong_value_names_setting_and_place(name: str, text: str) -> None:
 def test_addresses(text: str, address: Address) -> None:
     assert parse_address(text) == address
     assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "name", ["output_cap", "retain_bytes", "retain_for", "retain_jobs", "reader_patience"]
+)
+def test_what_is_on_by_default_can_be_switched_off(name: str) -> None:
+    for text in ("none", "None", "0"):
+        assert getattr(told({name: text}), name) is None
+
+
+@given(size=st.integers(1, MAX_SIZE))
+def test_sizes_are_read_as_they_are_written(size: int) -> None:
+    assert parse_size(write_size(size)) == size
+
+
+@given(age=st.integers(1, 999_999).map(lambda seconds: timedelta(seconds=seconds)))
+def test_lengths_of_time_are_read_as_they_are_written(age: timedelta) -> None:
+    assert parse_age(write_age(age)) == age
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("7", 7), ("4k", 4096), ("512M", 2**29), ("1 GiB", 2**30), ("2TB", 2**41)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(

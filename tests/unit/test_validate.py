@@ -75,7 +75,7 @@ BAD_SPECS = [
     ("spec.user", {"user": ""}),
     ("spec.user", {"user": "a:b"}),
     ("spec.output_cap.max_bytes", {"output_cap": OutputCap(max_bytes=0)}),
-    ("spec.output_cap.max_bytes", {"output_cap": OutputCap(max_bytes=2**63)}),
+    ("spec.output_cap.max_bytes", {"output_cap": OutputCap(max_bytes=2**53)}),
     ("spec.output_cap.keep", {"output_cap": OutputCap(max_bytes=1, keep=Keep.try_value(4))}),
     ("spec.limits.cpus", {"limits": Limits(cpus=0.0)}),
     ("spec.limits.cpus", {"limits": Limits(cpus=-1.0)}),
