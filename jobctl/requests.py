@@ -39,6 +39,7 @@ class JobOptions(TypedDict, total=False):
     workdir: str | os.PathLike[str]
     user: str
     limits: Limits
+    best_effort_limits: bool
     timeout: Seconds
     wait_for_tree: bool
     stop_signal: int
@@ -72,6 +73,8 @@ def spec(argv: Sequence[Argument], **options: Unpack[JobOptions]) -> bytes:
         out.append(field_varint(10, stop_signal))
     if (stop_grace := options.get("stop_grace")) is not None:
         out.append(field_bytes(11, duration(stop_grace, "spec.stop_grace")))
+    if options.get("best_effort_limits"):
+        out.append(field_varint(13, 1))
     return b"".join(out)
 
 

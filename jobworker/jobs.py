@@ -19,7 +19,7 @@ from typing import Any
 
 from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, OutputCap, StartStage
 from jobwire.codec import decode
-from jobworker import jobids, launchrequest, leftovers, pages, reconcile, records, runas, unixusers
+from jobworker import jobids, launchrequest, leftovers, limits, pages, reconcile, records, runas, unixusers
 from jobworker.errors import (
     FailedPrecondition,
     Internal,
@@ -29,6 +29,7 @@ from jobworker.errors import (
     Unavailable,
 )
 from jobworker.lifecycle import ENDED, START_FAILED
+from jobworker.limits import Asked, allow_limits
 from jobworker.livejobs import LiveJob, LiveJobs
 from jobworker.policy import Caller, may_change, may_see, may_see_all
 from jobworker.startfailures import explain
@@ -41,6 +42,7 @@ from jobworker.unixusers import UnixUser
 STOP_SIGNAL = 15
 STOP_GRACE = timedelta(seconds=10)
 USER = StartStage(StartStage.USER)
+LIMIT = StartStage(StartStage.LIMIT)
 
 Page = tuple[list[bytes], str]
 
@@ -99,9 +101,10 @@ class Jobs:
         cancel the start. Raises StartFailed, PermissionDenied (spec.user), AlreadyExists (job_id),
         InvalidArgument (job_id that is not a UUID), Unavailable.
         """
+        asked = await limits.ask(spec.limits, field="spec.limits")
         known = self._store.by_request(caller.client_id, request_id) if request_id else None
         if known is None:
-            job = self._begin(caller, spec, request_id=request_id, job_id=job_id)
+            job = self._begin(caller, spec, asked, request_id=request_id, job_id=job_id)
         else:
             record = _decode(known)
             job = self._live.get(record.job_id) or LiveJob(record)
@@ -140,6 +143,28 @@ class Jobs:
         reply = await self._ask({"op": "signal", "job": job_id, "signal": signal, "tree": tree})
         if reply["op"] == "error":
             raise FailedPrecondition(f"job '{job_id}' cannot be signalled: {reply['detail']}", job_id=job_id)
+
+    async def running(self, caller: Caller, job_id: str) -> LiveJob:
+        """A job that the caller may change, once its program runs; FailedPrecondition when it has ended."""
+        job = self._changeable(caller, job_id)
+        await _outcome(job)
+        if job.record.state == ENDED:
+            raise FailedPrecondition(f"job '{job_id}' has ended", job_id=job_id)
+        return job
+
+    async def change(self, job: LiveJob, request: dict[str, object]) -> Reply:
+        """What the supervisor answers to a request that changes a running job; FailedPrecondition when it refuses."""
+        job_id = job.record.job_id
+        reply = await self._ask({**request, "job": job_id})
+        if reply["op"] == "error":
+            detail = "it has ended" if reply["error"] == "no_such_job" else reply["detail"]
+            raise FailedPrecondition(f"job '{job_id}' stays as it is: {detail}", job_id=job_id)
+        return reply
+
+    def save(self, job: LiveJob) -> None:
+        """Writes a change of the record down."""
+        if not job.ended.done():  # then that is written
+            self._live.save(job)
 
     async def get(self, caller: Caller, job_id: str) -> JobRecord:
         """The record; of a job that runs with its usage and output size of now."""
@@ -195,10 +220,13 @@ class Jobs:
         """How many jobs have not ended, and how many have."""
         return len(self._live), self._store.count_ended()
 
-    def _begin(self, caller: Caller, spec: JobSpec, *, request_id: str, job_id: str | None) -> LiveJob:
+    def _begin(
+        self, caller: Caller, spec: JobSpec, asked: Asked, *, request_id: str, job_id: str | None
+    ) -> LiveJob:
         """The part of a start without an await: nothing comes between its checks and the launch."""
         if job_id is not None and not jobids.is_canonical(job_id):
             raise InvalidArgument("job_id is not a UUID in lower case", field="job_id")
+        allow_limits(caller, spec.limits, field="spec.limits")
         self._link.check()
         now = time.time_ns()
         job_id = job_id or jobids.make(now, random=os.urandom(jobids.RANDOM_BYTES))
@@ -223,7 +251,12 @@ class Jobs:
                 request_id=request_id,
             )
         record.uid = identity.user.uid
-        request = launchrequest.build(record, identity=identity, scratch=scratch)
+        if asked.unenforced and not spec.best_effort_limits:
+            detail = "{limit}: {reason}".format(**asked.unenforced[0])
+            return self._live.refuse(
+                record, stage=LIMIT, number=0, detail=detail, unix_nano=now, request_id=request_id
+            )
+        request = launchrequest.build(record, identity=identity, scratch=scratch, asked=asked)
         return self._live.launch(record, request, unix_nano=now, request_id=request_id)
 
     async def _ask(self, request: dict[str, object]) -> Reply:

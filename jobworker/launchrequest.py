@@ -1,6 +1,6 @@
 """What the supervisor is asked for when a job is started, from the job's record.
 
-Decides how a spec's spans and limits are told, how much of the output is kept, and the environment of the program. Pure.
+Decides how a spec's spans are told, how much of the output is kept, and the environment of the program. Pure.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from generated.jobworker.v1 import JobRecord, Keep, Limits, OutputCap, OutputInfo
+from generated.jobworker.v1 import JobRecord, Keep, OutputCap, OutputInfo
+from jobworker.limits import Asked
 from jobworker.records import given, make
 from jobworker.runas import Identity, environment
 from jobworker.supervisor import messages
@@ -23,7 +24,7 @@ KEEPS: dict[int, Literal["newest", "oldest", "all"]] = {
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def build(record: JobRecord, *, identity: Identity, scratch: str) -> dict[str, object]:
+def build(record: JobRecord, *, identity: Identity, scratch: str, asked: Asked) -> dict[str, object]:
     """A launch request, without its number."""
     spec, user = given(record.spec), identity.user
     timeout: timedelta | None = spec.get("timeout")
@@ -36,7 +37,9 @@ def build(record: JobRecord, *, identity: Identity, scratch: str) -> dict[str, o
         "scratch": scratch,
         "uid": user.uid if identity.change else None,
         "gid": user.gid if identity.change else None,
-        "limits": _limits(spec.get("limits")),
+        "limits": asked.limits,
+        "best_effort": spec.get("best_effort_limits", False),
+        "unenforced": asked.unenforced,
         "timeout_ms": None if timeout is None else max(1, milliseconds(timeout)),
         "wait_for_tree": spec.get("wait_for_tree", False),
         "output": _output(record.output),
@@ -60,16 +63,3 @@ def milliseconds(span: timedelta) -> int:
 def _output(output: OutputInfo | None) -> messages.OutputCap | None:
     cap = None if output is None else output.cap
     return None if cap is None else {"max_bytes": cap.max_bytes, "keep": KEEPS[cap.keep]}
-
-
-def _limits(limits: Limits | None) -> messages.Limits:
-    told: messages.Limits = {}
-    if limits is None:
-        return told
-    if (cpus := limits.cpus) is not None:
-        told["cpus"] = cpus
-    if (memory := limits.memory_bytes) is not None:
-        told["memory_bytes"] = memory
-    if (pids := limits.pids) is not None:
-        told["pids"] = pids
-    return told

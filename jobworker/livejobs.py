@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from generated.jobworker.v1 import JobRecord, StartStage
 from jobwire.codec import decode
-from jobworker import reconcile, records, removal
+from jobworker import limits, reconcile, records, removal
 from jobworker.lifecycle import ENDED, STARTING
 from jobworker.records import fields
 from jobworker.statedir import StateDirectory
@@ -115,6 +115,10 @@ class LiveJobs:
         self._store.insert(record, created_unix_nano=unix_nano, request_id=request_id)
         return LiveJob(record)
 
+    def save(self, job: LiveJob) -> None:
+        """Writes, a moment behind, a change that the supervisor can tell again."""
+        self._store.update(job.record)
+
     def save_now(self, job: LiveJob) -> None:
         """Writes a change that nobody else could tell after a crash."""
         self._store.update_now(job.record)
@@ -129,9 +133,8 @@ class LiveJobs:
             return
         reply = done.result()
         if reply["op"] == "launched":
-            records.launched(
-                job.record, pid=reply["pid"], started_ns=reply["started_ns"], limits=reply["limits"]
-            )
+            records.launched(job.record, pid=reply["pid"], started_ns=reply["started_ns"])
+            limits.take(job.record, reply)
             self._store.update(job.record)
             job.started.set_result(True)
             return

@@ -24,6 +24,9 @@ VERBS: dict[str, frozenset[Role]] = {
     "RunJob": _WHO_CHANGES,
     "StopJob": _WHO_CHANGES,
     "SignalJob": _WHO_CHANGES,
+    "PauseJob": _WHO_CHANGES,
+    "ResumeJob": _WHO_CHANGES,
+    "UpdateJob": _WHO_CHANGES,
     "DeleteJob": _WHO_CHANGES,
     "GetJob": _EVERYBODY,
     "ListJobs": _EVERYBODY,
@@ -62,8 +65,13 @@ def may_see(caller: Caller, owner: str) -> bool:
 
 
 def may_change(caller: Caller, owner: str) -> bool:
-    """Whether the caller may stop, signal or delete a job of `owner`."""
+    """Whether the caller may stop, signal, pause, update or delete a job of `owner`."""
     return caller.role == ADMIN or (caller.role == OPERATOR and caller.client_id == owner)
+
+
+def may_favour(caller: Caller) -> bool:
+    """Whether the caller's jobs may be put before other processes of the host, or have more than the worker itself."""
+    return caller.role == ADMIN
 
 
 def may_run_as(caller: Caller, user: str) -> bool:

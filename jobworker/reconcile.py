@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from generated.jobworker.v1 import JobRecord, JobSpec, JobState
 from jobwire.codec import decode, encode
-from jobworker import records
+from jobworker import limits, records
 from jobworker.lifecycle import STARTING
 from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, IndexFormatError, read_header
 from jobworker.supervisor import exitrecord
@@ -62,7 +62,8 @@ def settle(record: JobRecord, *, listed: ListedJob | None, directory: Path, unix
         assert listed is not None
         if record.state == STARTING:
             started_ns = listed["started_ns"] or unix_nano
-            records.launched(record, pid=listed["pid"], started_ns=started_ns, limits=listed["limits"])
+            records.launched(record, pid=listed["pid"], started_ns=started_ns)
+        limits.take(record, listed)
     elif verdict is Verdict.NEVER_STARTED:
         records.start_failed(record, stage=records.SETUP, errno=0, detail=NEVER_STARTED, unix_nano=unix_nano)
     elif verdict is Verdict.LOST:

@@ -8,7 +8,7 @@ through the codec and filled past betterproto's constructor, which costs more th
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import betterproto
 from betterproto import PLACEHOLDER
@@ -21,9 +21,11 @@ from generated.jobworker.v1 import (
     OutputBlock,
     OutputCap,
     OutputInfo,
+    Pressure,
     StartFailure,
     StartStage,
     Termination,
+    UnenforcedLimit,
     Usage,
 )
 from jobwire.codec import decode
@@ -34,6 +36,7 @@ from jobworker.supervisor import messages
 M = TypeVar("M", bound=betterproto.Message)
 
 STAGES: dict[str, StartStage] = {str(stage.name).lower(): StartStage(stage) for stage in StartStage if stage}
+PRESSURES = ("cpu_pressure", "memory_pressure", "io_pressure")
 SETUP = StartStage(StartStage.SETUP)
 NOT_BLOCKED = OutputBlock(OutputBlock.UNSPECIFIED)
 BLOCKS = {"disk": OutputBlock(OutputBlock.DISK), "cap": OutputBlock(OutputBlock.CAP)}
@@ -83,15 +86,20 @@ def accept(
     )
 
 
-def launched(record: JobRecord, *, pid: int, started_ns: int, limits: messages.Limits) -> None:
-    """The program runs; `limits` are those in force."""
+def launched(record: JobRecord, *, pid: int, started_ns: int) -> None:
+    """The program runs."""
     state = advance(fields(record)["state"], Event.LAUNCHED)
-    fields(record).update(
-        state=state,
-        pid=pid,
-        started_at=moment(started_ns),
-        limits_in_force=make(Limits, **limits) if limits else None,
-    )
+    fields(record).update(state=state, pid=pid, started_at=moment(started_ns))
+
+
+def limited(record: JobRecord, in_force: Limits | None, unenforced: list[UnenforcedLimit]) -> None:
+    """The limits as the kernel has them, and those that were asked for and it has not."""
+    fields(record).update(limits_in_force=in_force, limits_not_in_force=unenforced)
+
+
+def paused(record: JobRecord, *, now: bool) -> None:
+    """Whether none of the job's processes is to run."""
+    fields(record)["paused"] = now
 
 
 def stop_asked(record: JobRecord, *, by: str | None, unix_nano: int) -> None:
@@ -99,7 +107,7 @@ def stop_asked(record: JobRecord, *, by: str | None, unix_nano: int) -> None:
     state = advance(fields(record)["state"], Event.STOP_ASKED)
     if fields(record)["stopped_at"] is None:
         fields(record).update(stopped_by=by, stopped_at=moment(unix_nano))
-    fields(record)["state"] = state
+    fields(record).update(state=state, paused=False)  # it goes on, to take the signal
 
 
 def start_failed(record: JobRecord, *, stage: StartStage, errno: int, detail: str, unix_nano: int) -> None:
@@ -132,7 +140,8 @@ def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
         started_at=None if started_ns is None else moment(started_ns),
         ended_at=moment(facts["ended_ns"]),
         termination=termination,
-        usage=make(Usage, **facts["usage"]),
+        usage=_usage(facts["usage"]),
+        paused=False,
         output=recorded(record, _output(facts)),
     )
 
@@ -152,7 +161,7 @@ def lost(record: JobRecord, *, output: messages.Output | None, unix_nano: int) -
 def running(record: JobRecord, *, usage: messages.Usage | None, output: messages.Output | None) -> None:
     """What a running job has used and written until now."""
     if usage is not None:
-        fields(record)["usage"] = make(Usage, **usage)
+        fields(record)["usage"] = _usage(usage)
     if output is not None:
         fields(record)["output"] = recorded(record, output)
 
@@ -176,6 +185,14 @@ def _output(facts: messages.ExitRecord) -> messages.Output:
     """Exit records of before there were caps tell the size alone."""
     head, dropped = facts.get("output_head", 0), facts.get("output_dropped", 0)
     return {"size": facts["output_bytes"] + dropped, "head": head, "dropped": dropped, "blocked": None}
+
+
+def _usage(usage: messages.Usage) -> Usage:
+    values: dict[str, object] = {**usage}
+    for name in PRESSURES:
+        if (pressure := values.get(name)) is not None:
+            values[name] = make(Pressure, **cast("dict[str, object]", pressure))
+    return make(Usage, **values)
 
 
 def _failure(failure: messages.StartFailure | None) -> StartFailure | None:

@@ -37,8 +37,10 @@ from jobworker.doorbell import Doorbell
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
 from jobworker.identity import Identity, reload_context, server_context
 from jobworker.jobs import Jobs
+from jobworker.limits import unenforced
 from jobworker.outputs import Outputs
 from jobworker.rpc import standard
+from jobworker.rpc.adjust import AdjustVerbs
 from jobworker.rpc.calls import OpenCalls
 from jobworker.rpc.clients import ClientVerbs
 from jobworker.rpc.guard import Guard
@@ -131,7 +133,9 @@ class Edge:
         guard = Guard(identity=self._identity, calls=self._calls, audit=domain.audit, max_request=max_request)
         jobs = domain.jobs
         verbs = [
-            guard.service(JobServiceBase(), JobVerbs(jobs), OutputVerbs(jobs, self._outputs)),
+            guard.service(
+                JobServiceBase(), JobVerbs(jobs), AdjustVerbs(jobs), OutputVerbs(jobs, self._outputs)
+            ),
             guard.service(
                 ClientServiceBase(),
                 ClientVerbs(domain.clients, calls=self._calls, identity=self._identity),
@@ -191,7 +195,9 @@ class Edge:
         welcome = self._domain.link.welcome
         assert welcome is not None, "the link was opened before anything was served"
         cgroup = welcome["cgroup"]
-        return Host(welcome["pid"], cgroup["mode"], cgroup["controllers"])
+        return Host(
+            welcome["pid"], cgroup["mode"], cgroup["controllers"], unenforced(cgroup.get("unenforced", ()))
+        )
 
 
 def _taken(protocol: Protocol) -> asyncio.Future[None]:

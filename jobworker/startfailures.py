@@ -16,7 +16,7 @@ ASK_LOG = "the worker's supervisor.log may tell more"
 STAGE_HINTS: dict[int, str] = {
     StartStage.SETUP: ASK_LOG,
     StartStage.CGROUP: ASK_LOG,
-    StartStage.LIMIT: "leave that limit out, or give another value",
+    StartStage.LIMIT: "leave that limit out, give another value, or start the job with --best-effort",
     StartStage.USER: "name a user that the worker's host has and the worker may become",
     StartStage.WORKDIR: "make the directory on the worker, or leave the workdir out",
 }

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from generated.jobworker import v1
 from jobworker.errors import InvalidArgument
+from jobworker.supervisor.processlimits import RLIMITS
 
 MAX_ENTRIES = 64  # labels of a job or a filter
 MAX_VARIABLES = 4096
@@ -24,6 +25,7 @@ MAX_SIGNAL = 64
 MAX_SPAN = timedelta(days=3653)  # ten years: a deadline further away is a mistake
 MAX_PIDS = 4_194_304  # the kernel's PID_MAX_LIMIT; pids.max refuses more
 MAX_CORES = 65_536
+MAX_WEIGHT = 10_000
 MAX_OFFSET = 2**63 - 1  # of a file
 MAX_CAP = 2**53 - 1  # what the supervisor's protocol holds exactly
 MAX_CERTIFICATE = 64 * 1024
@@ -139,6 +141,21 @@ def span(field: str, span: timedelta, *, shortest: timedelta) -> None:
 def count(field: str, number: int, *, most: int) -> None:
     if not 1 <= number <= most:
         refuse(field, f"is {number}", f"give 1 to {most}, or leave it out")
+
+
+def within(field: str, number: int, *, least: int, most: int) -> None:
+    if not least <= number <= most:
+        refuse(field, f"is {number}", f"give {least} to {most}, or leave it out")
+
+
+def rlimit(field: str, name: str, *, soft: int | None, hard: int | None) -> None:
+    if name not in RLIMITS:
+        refuse(field, "is no resource limit", "use one of " + ", ".join(sorted(RLIMITS)))
+    for number in (soft, hard):
+        if number is not None and number > MAX_OFFSET:
+            refuse(field, f"is {number}", f"give at most {MAX_OFFSET}, or leave it out for unlimited")
+    if hard is not None and (soft is None or soft > hard):
+        refuse(field, "has a soft limit above the hard one", "give a soft limit up to the hard one")
 
 
 def cores(field: str, cores: float) -> None:

@@ -62,5 +62,5 @@ class JobVerbs:
 
 
 def job_answer(record: v1.JobRecord) -> bytes:
-    """StartJobResponse, StopJobResponse, GetJobResponse and WaitJobResponse: {JobRecord job = 1}."""
+    """StartJobResponse, and every other that answers with the job: {JobRecord job = 1}."""
     return field_bytes(1, encode(record))

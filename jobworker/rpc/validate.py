@@ -18,6 +18,7 @@ from betterproto import PLACEHOLDER, Message
 
 from generated.jobworker import v1
 from jobworker.rpc import fields
+from jobworker.supervisor.limits import CONTROLLERS, RATES
 
 Check = Callable[[str, Any], None]  # the field's name and value; raises InvalidArgument
 
@@ -34,6 +35,27 @@ def _keep(field: str, keep: v1.Keep) -> None:
     fields.known(field, keep, v1.Keep, zero=True)
 
 
+def _io(field: str, entries: Sequence[v1.IoLimit]) -> None:
+    if len(entries) > fields.MAX_ENTRIES:
+        fields.refuse(field, f"has {len(entries)} entries", f"use at most {fields.MAX_ENTRIES}")
+    for number, entry in enumerate(entries):
+        fields.workdir(f"{field}[{number}].path", entry.path)
+        _each(entry, _RATES, before=f"{field}[{number}].")
+        if not any(getattr(entry, rate) for rate in RATES):
+            fields.refuse(f"{field}[{number}]", "has no rate", "give bytes or operations a second")
+
+
+def _rlimits(field: str, limits: Mapping[str, v1.RLimit]) -> None:
+    for name, limit in limits.items():
+        fields.rlimit(f"{field}[{name[:80]!r}]", name, soft=limit.soft, hard=limit.hard)
+
+
+def _lift(field: str, names: Sequence[str]) -> None:
+    for number, name in enumerate(names):
+        if name not in CONTROLLERS:
+            fields.refuse(f"{field}[{number}]", f"is {name[:80]!r}", "use one of " + ", ".join(CONTROLLERS))
+
+
 def _optional(check: Check) -> Check:
     """For a field of which the empty value means that it is not there."""
 
@@ -44,10 +66,18 @@ def _optional(check: Check) -> Check:
     return check_given
 
 
+_RATES: dict[str, Check] = dict.fromkeys(RATES, partial(fields.count, most=fields.MAX_OFFSET))
 _LIMITS: dict[str, Check] = {
     "cpus": fields.cores,
     "memory_bytes": partial(fields.count, most=fields.MAX_OFFSET),
     "pids": partial(fields.count, most=fields.MAX_PIDS),
+    "swap_bytes": fields.offset,
+    "io": _io,
+    "cpu_weight": partial(fields.count, most=fields.MAX_WEIGHT),
+    "io_weight": partial(fields.count, most=fields.MAX_WEIGHT),
+    "rlimits": _rlimits,
+    "nice": partial(fields.within, least=-20, most=19),
+    "oom_score_adj": partial(fields.within, least=-1000, most=1000),
 }
 _CAP: dict[str, Check] = {"max_bytes": partial(fields.count, most=fields.MAX_CAP), "keep": _keep}
 _SPEC: dict[str, Check] = {
@@ -86,6 +116,7 @@ def _streams(field: str, streams: Sequence[v1.Stream]) -> None:
     fields.all_known(field, streams, v1.Stream, zero=True)
 
 
+_UPDATE: dict[str, Check] = {"limits": _limits, "lift": _lift}
 _START: dict[str, Check] = {"request_id": fields.short_text, "job_id": fields.new_job_id}
 _STOP: dict[str, Check] = {"signal": fields.signal, "grace": partial(fields.span, shortest=timedelta(0))}
 _FILTER: dict[str, Check] = {
@@ -121,6 +152,13 @@ def _stop(request: v1.StopJobRequest) -> None:
 def _signal_job(request: v1.SignalJobRequest) -> None:
     _of_job(request)
     fields.signal("signal", request.signal)
+
+
+def _update(request: v1.UpdateJobRequest) -> None:
+    _of_job(request)
+    _each(request, _UPDATE)
+    if not (request.lift or (request.limits is not None and bytes(request.limits))):
+        fields.refuse("limits", "is empty", "say which limits are to be changed")
 
 
 def _list(request: v1.ListJobsRequest) -> None:
@@ -159,6 +197,9 @@ CHECKS: dict[type[Any], Callable[[Any], None]] = {
     v1.RunJobRequest: _start,
     v1.StopJobRequest: _stop,
     v1.SignalJobRequest: _signal_job,
+    v1.PauseJobRequest: _of_job,
+    v1.ResumeJobRequest: _of_job,
+    v1.UpdateJobRequest: _update,
     v1.GetJobRequest: _of_job,
     v1.ListJobsRequest: _list,
     v1.WaitJobRequest: _of_job,

@@ -29,6 +29,7 @@ class Host:
     supervisor_pid: int
     mode: str
     controllers: dict[str, str]
+    limits_not_enforced: list[v1.UnenforcedLimit]
 
 
 class WorkerVerbs:
@@ -54,4 +55,5 @@ class WorkerVerbs:
             client_id=call.caller.client_id,
             role=call.caller.role,
             supervisor_pid=host.supervisor_pid,
+            limits_not_enforced=host.limits_not_enforced,
         )

@@ -17,25 +17,12 @@ from jobworker.supervisor import cgroup_v1, cgroup_v2, cgroupfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resource import struct_rusage
+    from types import ModuleType
 
     from jobworker.supervisor.messages import Cgroups, Usage
 
-_SETTERS = {
-    "cpus": ("cpu", "set_cpus"),
-    "memory_bytes": ("memory", "set_memory"),
-    "pids": ("pids", "set_pids"),
-}
 _SIGNAL_PASSES = 64  # over the list of processes, until no new one has appeared
 _VERSIONS = {"v1": cgroup_v1, "v2": cgroup_v2}
-
-
-class LimitError(Exception):
-    """A limit was not taken by the kernel; `errno` 0 when no system call failed."""
-
-    def __init__(self, errno: int, detail: str) -> None:
-        super().__init__(detail)
-        self.errno = errno
-        self.detail = detail
 
 
 class Leaf:
@@ -74,25 +61,16 @@ class Leaf:
             os.close(self.clone_fd)
             self.clone_fd = None
 
-    def apply(self, limits: dict[str, float]) -> dict[str, float]:
-        """Sets the limits and reads them back; LimitError names the first that cannot be had."""
-        return {name: self._apply_one(name, asked) for name, asked in limits.items()}
+    def controller(self, name: str) -> tuple[int, ModuleType] | None:
+        """Where this controller's leaves are and what knows its files; None when the worker has no such controller."""
+        if name not in self.tree.controllers:
+            return None
+        base_fd, version = self.tree.controller(name)
+        return base_fd, _VERSIONS[version]
 
-    def _apply_one(self, name: str, asked: float) -> float:
-        controller, setter_name = _SETTERS[name]
-        if controller not in self.tree.controllers:
-            raise LimitError(0, f"{name}: this host has no {controller} controller the worker may use")
-        base_fd, version = self.tree.controller(controller)
-        setter = getattr(_VERSIONS[version], setter_name)
-        try:
-            in_force: float = setter(base_fd, self.name, asked)
-        except (OSError, ValueError) as error:
-            number = error.errno or 0 if isinstance(error, OSError) else 0
-            reason = os.strerror(number).lower() if number else str(error)
-            raise LimitError(number, f"{name}: {asked} was refused by the kernel: {reason}") from error
-        if not _is_met(name, asked, in_force):
-            raise LimitError(0, f"{name}: {asked} was asked, {in_force} is what the kernel has in force")
-        return in_force
+    def why_not(self, controller: str) -> str:
+        """Why no limit of this controller can be set."""
+        return f"this host has no {controller} controller the worker may use"
 
     def processes(self) -> list[int]:
         """The pids in the leaf, those in cgroups that the job made below it included."""
@@ -129,23 +107,20 @@ class Leaf:
         """The file that says whether processes are left: read it, then await EPOLLPRI and read again."""
         return os.open(self.name + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.tree.fd)
 
+    def freeze(self, *, frozen: bool) -> None:
+        """Stops every process where it is, or lets all go on; those that are stopped can be killed."""
+        cgroup_v2.freeze(self.tree.fd, self.name, frozen=frozen)
+
     def usage(self, ended: struct_rusage | None) -> Usage:
         """What the job has taken; for one that has ended, only what outlives its processes."""
         tree = self.tree
         usage = no_usage()
-        usage["cpu_user_usec"], usage["cpu_system_usec"] = cgroup_v2.cpu_usec(tree.fd, self.name)
+        cgroup_v2.add_cpu(tree.fd, self.name, usage)
+        cgroup_v2.add_pressure(tree.fd, self.name, usage)
         for controller, version in tree.controllers.items():
             base_fd = tree.controller(controller)[0]
             _VERSIONS[version].add_usage(controller, base_fd, self.name, usage, ended=ended is not None)
         return usage
-
-    def count_oom_kills(self) -> int:
-        """How many of the job's processes the kernel killed for its memory limit."""
-        if "memory" not in self.tree.controllers:
-            return 0
-        base_fd, version = self.tree.controller("memory")
-        count: int = _VERSIONS[version].count_oom_kills(base_fd, self.name)
-        return count
 
     def remove(self) -> None:
         """Removes the directories in every hierarchy; OSError while a process is left."""
@@ -190,6 +165,7 @@ class Tree:
             "root": self.path,
             "controllers": dict(self.controllers),
             "into_cgroup": self.into_cgroup,
+            "unenforced": [],
         }
 
     def remove(self) -> None:
@@ -215,15 +191,15 @@ def no_usage() -> Usage:
         "pids_peak": None,
         "io_read_bytes": None,
         "io_write_bytes": None,
+        "io_read_operations": None,
+        "io_write_operations": None,
+        "cpu_throttled_usec": None,
+        "oom_kills": None,
+        "cpu_pressure": None,
+        "memory_pressure": None,
+        "io_pressure": None,
+        "wall_usec": None,
     }
-
-
-def _is_met(name: str, asked: float, in_force: float) -> bool:
-    if name == "cpus":
-        return abs(asked - in_force) <= 1e-4  # whole microseconds of a period of 100 ms
-    if name == "memory_bytes":
-        return in_force > 0 and 0 <= asked - in_force < os.sysconf("SC_PAGESIZE")
-    return asked == in_force
 
 
 def _processes(dir_fd: int) -> list[int]:

@@ -7,10 +7,11 @@ are out of reach, no limit can be set, and use is counted for the main process a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from jobworker import syscalls
-from jobworker.supervisor.cgroup import LimitError, no_usage
+from jobworker.supervisor.cgroup import no_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class Group:
     """One job's process group, known by its leader's pid once that is born."""
 
     __slots__ = ("_pid", "clone_fd", "join_fds")
+
+    name = ""
 
     def __init__(self) -> None:
         self._pid: int | None = None
@@ -39,11 +42,12 @@ class Group:
         """Remembers the leader, which has made or is about to make its own session."""
         self._pid = pid
 
-    def apply(self, limits: dict[str, float]) -> dict[str, float]:
-        """LimitError for any limit."""
-        for name in limits:
-            raise LimitError(0, f"{name}: this host gives the worker no cgroups")
-        return {}
+    def controller(self, name: str) -> None:
+        """There is none."""
+
+    def why_not(self, controller: str) -> str:
+        """Why no limit of this controller can be set."""
+        return "this host gives the worker no cgroups"
 
     def processes(self) -> list[int]:
         """Unknown, so none."""
@@ -63,6 +67,10 @@ class Group:
         """Kills the group."""
         self.signal(syscalls.SIGKILL)
 
+    def freeze(self, *, frozen: bool) -> None:
+        """There is nothing that stops processes and keeps them stopped; OSError."""
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
     def open_events(self) -> None:
         """There is nothing that tells when a process group is empty."""
 
@@ -74,10 +82,6 @@ class Group:
             usage["cpu_system_usec"] = round(ended.ru_stime * 1e6)
             usage["memory_peak_bytes"] = ended.ru_maxrss * 1024
         return usage
-
-    def count_oom_kills(self) -> int:
-        """Unknown, so none."""
-        return 0
 
     def remove(self) -> None:
         """Nothing to remove."""

@@ -58,6 +58,11 @@ def write(dir_fd: int, path: str, text: str) -> None:
         os.close(fd)
 
 
+def exists(dir_fd: int, path: str) -> bool:
+    """Whether this kernel has such a file."""
+    return os.access(path, os.F_OK, dir_fd=dir_fd)
+
+
 def open_directory(path: str, dir_fd: int | None = None) -> int:
     """A descriptor for use as `dir_fd`."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)

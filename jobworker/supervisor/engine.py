@@ -11,12 +11,11 @@ import os
 import signal
 from functools import partial
 
-from jobworker.supervisor import exitrecord, requests
+from jobworker.supervisor import abilities, exitrecord, limitrequests, limits, requests
 from jobworker.supervisor.control import Connection
 from jobworker.supervisor.disk import Disk
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.protocol import PROTOCOL, frame
-from jobworker.supervisor.requests import BadRequestError
+from jobworker.supervisor.protocol import PROTOCOL, BadRequestError, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.job import Job
     from jobworker.supervisor.launch import Launcher
     from jobworker.supervisor.loop import Loop, Timer
-    from jobworker.supervisor.messages import Cgroups, ErrorKind, ExitRecord
+    from jobworker.supervisor.messages import Cgroups, ErrorKind, ExitRecord, Unenforced
 
     Message = Mapping[str, object]
 
@@ -61,6 +60,7 @@ class Engine:
         self._is_shutting_down = False
         self._ended_count = 0
         self._refill: Timer | None = None
+        self._unenforced: list[Unenforced] | None = None  # not tried yet
 
     def admit(self, peer: socket.socket) -> None:
         """Serves a new connection."""
@@ -98,6 +98,8 @@ class Engine:
             reply = _error("bad_request", detail=str(error))
         except RefusedError as error:
             reply = _error(error.kind, detail=error.detail)
+        except limits.LimitError as error:
+            reply = _error("limit", errno=error.errno, detail=error.detail)
         except OSError as error:
             number = error.errno or 0
             reply = _error("os_error", errno=number, detail=os.strerror(number).lower())
@@ -137,7 +139,7 @@ class Engine:
     ) -> None:
         failure = record["start_failure"]
         if failure is None and job is not None:
-            begun = {"pid": job.pid, "started_ns": record["started_ns"], "limits": job.limits}
+            begun = {"pid": job.pid, "started_ns": record["started_ns"], **_limited(job)}
             connection.send({"op": "launched", "seq": seq, "job": job.name, **begun})
             self._broadcast({"event": "launched", **_summary(job)}, without=connection)
         else:
@@ -163,9 +165,32 @@ class Engine:
             job.signal_main(number)
         return {"op": "done"}
 
+    def _update(self, _connection: Connection, request: Message) -> Message:
+        job = self._find(request)
+        job.limited = limits.update(
+            job.leaf,
+            job.limited,
+            limitrequests.limits(request),
+            lift=limitrequests.lift(request),
+            unenforced=limitrequests.unenforced(request),
+            best_effort=requests.flag(request, "best_effort"),
+        )
+        return {"op": "updated", **_limited(job)}
+
+    def _pause(self, _connection: Connection, request: Message) -> Message:
+        job = self._find(request)
+        if job.is_stopping:
+            raise RefusedError("busy", "it is on its way to its end")
+        job.freeze(frozen=True)
+        return {"op": "done"}
+
+    def _resume(self, _connection: Connection, request: Message) -> Message:
+        self._find(request).freeze(frozen=False)
+        return {"op": "done"}
+
     def _usage(self, _connection: Connection, request: Message) -> Message:
         job = self._find(request)
-        return {"op": "usage", "usage": job.leaf.usage(None), "output": job.capture.describe()}
+        return {"op": "usage", "usage": job.usage(), "output": job.capture.describe()}
 
     def _list(self, _connection: Connection, _request: Message) -> Message:
         return {"op": "jobs", "jobs": [_summary(job) for job in self._jobs.values()]}
@@ -201,9 +226,19 @@ class Engine:
 
     def _describe_cgroups(self) -> Cgroups:
         tree = self.launcher.nursery.tree
+        if self._unenforced is None:
+            self._unenforced = abilities.missing(tree)
         if tree is None:
-            return {"mode": "none", "root": "", "controllers": {}, "into_cgroup": False}
-        return tree.describe()
+            here: Cgroups = {
+                "mode": "none",
+                "root": "",
+                "controllers": {},
+                "into_cgroup": False,
+                "unenforced": [],
+            }
+        else:
+            here = tree.describe()
+        return {**here, "unenforced": self._unenforced}
 
     def _stop_when_idle(self) -> None:
         if self._is_shutting_down and not self._jobs:
@@ -219,6 +254,9 @@ _OPERATIONS = {
     "launch": Engine._launch,
     "stop": Engine._stop,
     "signal": Engine._signal,
+    "update": Engine._update,
+    "pause": Engine._pause,
+    "resume": Engine._resume,
     "usage": Engine._usage,
     "list": Engine._list,
     "shutdown": Engine._shutdown,
@@ -231,9 +269,14 @@ def _summary(job: Job) -> Message:
         "job": job.name,
         "pid": job.pid,
         "started_ns": started_ns,
-        "limits": job.limits,
+        **_limited(job),
         "stopping": job.is_stopping,
+        "paused": job.paused,
     }
+
+
+def _limited(job: Job) -> Message:
+    return {"limits": job.limited.in_force, "unenforced": job.limited.unenforced}
 
 
 def _error(kind: ErrorKind, *, detail: str, errno: int = 0) -> Message:

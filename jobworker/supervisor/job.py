@@ -15,6 +15,7 @@ import time
 
 from jobworker.supervisor import cgroup, exitrecord
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.limits import Limited
 from jobworker.supervisor.loop import READ, URGENT
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.capture import Capture
     from jobworker.supervisor.disk import Disk
     from jobworker.supervisor.loop import Loop, Timer
-    from jobworker.supervisor.messages import ExitRecord
+    from jobworker.supervisor.messages import ExitRecord, Usage
     from jobworker.supervisor.nursery import Seat
 
     class Host(Protocol):
@@ -47,6 +48,7 @@ class Job:
     """Every descriptor and timer of a job is its own, and gone when it has ended."""
 
     __slots__ = (
+        "_begun_ns",
         "_events_fd",
         "_grace",
         "_host",
@@ -58,8 +60,9 @@ class Job:
         "_timeout",
         "capture",
         "leaf",
-        "limits",
+        "limited",
         "name",
+        "paused",
         "pid",
         "record",
         "wait_for_tree",
@@ -76,8 +79,10 @@ class Job:
         self.record = record
         self.capture = capture
         self.wait_for_tree = wait_for_tree
-        self.limits: dict[str, float] = {}
+        self.limited = Limited({}, [])
+        self.paused = False
         self._pidfd = seat.pidfd
+        self._begun_ns = 0
         self._events_fd = -1
         self._is_main_gone = False
         self._is_draining = False
@@ -100,6 +105,7 @@ class Job:
     def begin(self, timeout_ms: int | None) -> None:
         """The program runs: from now on its end is awaited, at the latest `timeout_ms` from now."""
         self.record["started_ns"] = time.time_ns()
+        self._begun_ns = time.monotonic_ns()
         self._host.loop.watch(self._pidfd, READ, self._on_exit)
         if timeout_ms is not None:
             self._timeout = self._host.loop.call_after(timeout_ms * MS, self._on_timeout)
@@ -117,7 +123,20 @@ class Job:
             return
         if first:
             self.signal_tree(number)
+        if self.paused:  # it gets the signal when it goes on
+            self.freeze(frozen=False)
         self._set_grace(grace_ms)
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Pauses every process where it is, or lets all go on; OSError where there is no cgroup."""
+        self.leaf.freeze(frozen=frozen)
+        self.paused = frozen
+
+    def usage(self) -> Usage:
+        """What the job has taken until now."""
+        usage = self.leaf.usage(self._rusage)
+        usage["wall_usec"] = (time.monotonic_ns() - self._begun_ns) // 1000 if self._begun_ns else None
+        return usage
 
     def signal_main(self, number: int) -> None:
         """Signals the main process; ProcessLookupError when it is gone."""
@@ -241,8 +260,8 @@ class Job:
         record = self.record
         record["ended_ns"] = time.time_ns()
         try:
-            record["usage"] = self.leaf.usage(self._rusage)
-            record["oom_kills"] = self.leaf.count_oom_kills()
+            record["usage"] = self.usage()
+            record["oom_kills"] = record["usage"]["oom_kills"] or 0
         except OSError as error:
             note(f"job {self.name}: its use is not known: {error.strerror}")
         output = self.capture.describe()

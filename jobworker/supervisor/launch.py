@@ -11,9 +11,8 @@ import contextlib
 import os
 import time
 
-from jobworker.supervisor import exitrecord, jobfiles
+from jobworker.supervisor import exitrecord, jobfiles, limits
 from jobworker.supervisor.capture import Capture
-from jobworker.supervisor.cgroup import LimitError
 from jobworker.supervisor.child import Order
 from jobworker.supervisor.job import Job
 from jobworker.supervisor.journal import note
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobworker.supervisor.job import Host
+    from jobworker.supervisor.limits import Limited
     from jobworker.supervisor.messages import ExitRecord, StartFailure
     from jobworker.supervisor.requests import LaunchSpec
 
@@ -91,8 +91,8 @@ class _Attempt:
         seat = self._take_seat()
         try:
             self._make_scratch()
-            limits = seat.leaf.apply(self._spec.limits)
-        except LimitError as error:
+            limited = self._limit(seat)
+        except limits.LimitError as error:
             seat.discard()
             raise StartError("limit", error.errno, error.detail) from error
         except OSError as error:
@@ -100,7 +100,13 @@ class _Attempt:
             where = f" {os.fsdecode(error.filename)}" if error.filename else ""
             number = error.errno or 0
             raise StartError("setup", number, f"cannot make{where}: {os.strerror(number).lower()}") from error
-        return self._send_off(seat, limits)
+        return self._send_off(seat, limited)
+
+    def _limit(self, seat: Seat) -> Limited:
+        spec = self._spec
+        return limits.apply(
+            seat.leaf, seat.pid, spec.limits, unenforced=spec.unenforced, best_effort=spec.best_effort
+        )
 
     def _take_seat(self) -> Seat:
         """A child whose directory is this job's from now on."""
@@ -141,7 +147,7 @@ class _Attempt:
         if spec.uid is not None and spec.gid is not None:
             os.chown(spec.scratch, spec.uid, spec.gid)
 
-    def _send_off(self, seat: Seat, limits: dict[str, float]) -> Job:
+    def _send_off(self, seat: Seat, limited: Limited) -> Job:
         spec, loop = self._spec, self._host.loop
         seat.give(Order(spec.argv, spec.env, spec.workdir, spec.uid, spec.gid))
         null_fd = self._launcher.null_fd
@@ -149,7 +155,7 @@ class _Attempt:
             loop, self._host.disk, log=seat.log, index=seat.index, null=null_fd, cap=spec.output
         )
         job = Job(self._host, seat, record=self._record, capture=capture, wait_for_tree=spec.wait_for_tree)
-        job.limits = limits
+        job.limited = limited
         self._job = job
         self._status_fd = seat.status
         loop.watch(seat.status, READ, lambda _events: self._on_status(job))

@@ -7,22 +7,61 @@ imports this module only while it is type-checked, since `typing` costs a megaby
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, Required, TypedDict
 
 Stage = Literal["setup", "cgroup", "limit", "user", "workdir", "exec"]
-ErrorKind = Literal["no_such_job", "bad_request", "exists", "os_error", "busy"]
+ErrorKind = Literal["no_such_job", "bad_request", "exists", "os_error", "busy", "limit"]
+
+
+class IoLimit(TypedDict, total=False):
+    """Rates of one block device; an absent rate is no limit.
+
+    `path` is how the device was asked for, `device` its number ("8:0"), `filesystem` the one that the path is in, ""
+    where it is the device itself; the last is not told back.
+    """
+
+    path: Required[str]
+    device: Required[str]
+    filesystem: str
+    read_bytes_per_second: int
+    write_bytes_per_second: int
+    read_operations_per_second: int
+    write_operations_per_second: int
 
 
 class Limits(TypedDict, total=False):
-    """What a job may take; an absent key is no limit."""
+    """What a job may take; an absent key is no limit. `rlimits` are (soft, hard) by name, null for unlimited."""
 
     cpus: float
     memory_bytes: int
     pids: int
+    swap_bytes: int
+    cpu_weight: int
+    io_weight: int
+    io: list[IoLimit]
+    rlimits: dict[str, tuple[int | None, int | None]]
+    nice: int
+    oom_score_adj: int
+
+
+class Unenforced(TypedDict):
+    """A limit that was asked for, or could be, and is not enforced; `limit` is "cpus", "rlimits.nofile", "io.…"."""
+
+    limit: str
+    reason: str
+
+
+class Pressure(TypedDict):
+    """Time in which some or all of the job's processes waited, and percentages of the last ten seconds."""
+
+    some_usec: int
+    full_usec: int
+    some_avg10: float
+    full_avg10: float
 
 
 class Usage(TypedDict):
-    """What a job's processes took together; null where this host's kernel does not count it."""
+    """What a job's processes took together; null where this host's kernel does not count it, or an older worker did not."""
 
     cpu_user_usec: int
     cpu_system_usec: int
@@ -32,6 +71,14 @@ class Usage(TypedDict):
     pids_peak: int | None
     io_read_bytes: int | None
     io_write_bytes: int | None
+    io_read_operations: int | None
+    io_write_operations: int | None
+    cpu_throttled_usec: int | None
+    oom_kills: int | None
+    cpu_pressure: Pressure | None
+    memory_pressure: Pressure | None
+    io_pressure: Pressure | None
+    wall_usec: int | None
 
 
 class OutputCap(TypedDict):
@@ -97,6 +144,7 @@ class LaunchRequest(TypedDict):
     """Starts a job; `uid` null keeps the supervisor's own, `workdir` null means `scratch`, then "/".
 
     `output` absent or null: all of it is stored.
+    With `best_effort` a limit that cannot be had is told and not refused; `unenforced` are those known before.
     """
 
     op: Literal["launch"]
@@ -109,6 +157,8 @@ class LaunchRequest(TypedDict):
     uid: int | None
     gid: int | None
     limits: Limits
+    best_effort: NotRequired[bool]
+    unenforced: NotRequired[list[Unenforced]]
     timeout_ms: int | None
     wait_for_tree: bool
     output: NotRequired[OutputCap | None]
@@ -132,6 +182,26 @@ class SignalRequest(TypedDict):
     job: str
     signal: int
     tree: bool
+
+
+class UpdateRequest(TypedDict):
+    """Changes limits of a running job, all or none; `lift` names those that are to be no more."""
+
+    op: Literal["update"]
+    seq: int
+    job: str
+    limits: Limits
+    lift: list[str]
+    best_effort: bool
+    unenforced: list[Unenforced]
+
+
+class PauseRequest(TypedDict):
+    """Stops every process of a job where it is, or lets all go on."""
+
+    op: Literal["pause", "resume"]
+    seq: int
+    job: str
 
 
 class UsageRequest(TypedDict):
@@ -158,17 +228,29 @@ class ShutdownRequest(TypedDict):
 
 
 Request = (
-    HelloRequest | LaunchRequest | StopRequest | SignalRequest | UsageRequest | ListRequest | ShutdownRequest
+    HelloRequest
+    | LaunchRequest
+    | StopRequest
+    | SignalRequest
+    | UpdateRequest
+    | PauseRequest
+    | UsageRequest
+    | ListRequest
+    | ShutdownRequest
 )
 
 
 class Cgroups(TypedDict):
-    """How jobs are contained on this host; `controllers` maps cpu, memory, pids, io to "v2" or "v1"."""
+    """How jobs are contained on this host; `controllers` maps cpu, memory, pids, io to "v2" or "v1".
+
+    `unenforced` are the limits that were tried at the start and cannot be had.
+    """
 
     mode: Literal["v2", "hybrid", "none"]
     root: str
     controllers: dict[str, str]
     into_cgroup: bool
+    unenforced: list[Unenforced]
 
 
 class WelcomeReply(TypedDict):
@@ -193,6 +275,16 @@ class LaunchedReply(TypedDict):
     pid: int
     started_ns: int
     limits: Limits
+    unenforced: list[Unenforced]
+
+
+class UpdatedReply(TypedDict):
+    """The limits now in force, and those asked for that are not."""
+
+    op: Literal["updated"]
+    seq: int
+    limits: Limits
+    unenforced: list[Unenforced]
 
 
 class FailedReply(StartFailure):
@@ -204,14 +296,14 @@ class FailedReply(StartFailure):
 
 
 class DoneReply(TypedDict):
-    """Answers stop, signal and shutdown."""
+    """Answers stop, signal, pause, resume and shutdown."""
 
     op: Literal["done"]
     seq: int
 
 
 class ErrorReply(TypedDict):
-    """The request was not carried out; for "bad_request", `detail` names the field."""
+    """The request was not carried out; `detail` names the field ("bad_request") or the limit ("limit")."""
 
     op: Literal["error"]
     seq: int
@@ -236,7 +328,9 @@ class ListedJob(TypedDict):
     pid: int
     started_ns: int | None
     limits: Limits
+    unenforced: list[Unenforced]
     stopping: bool
+    paused: bool
 
 
 class JobsReply(TypedDict):
@@ -247,7 +341,16 @@ class JobsReply(TypedDict):
     jobs: list[ListedJob]
 
 
-Reply = WelcomeReply | LaunchedReply | FailedReply | DoneReply | ErrorReply | UsageReply | JobsReply
+Reply = (
+    WelcomeReply
+    | LaunchedReply
+    | UpdatedReply
+    | FailedReply
+    | DoneReply
+    | ErrorReply
+    | UsageReply
+    | JobsReply
+)
 
 
 class LaunchedEvent(ListedJob):

@@ -20,6 +20,10 @@ LENGTH_SIZE = 4
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
+class BadRequestError(ValueError):
+    """A field is missing or of the wrong type or range; the text names it."""
+
+
 class FrameError(ValueError):
     """The peer sent, or was about to be sent, bytes that are not a frame; the connection is of no more use."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 from jobworker.supervisor.cap import KEEPS, NO_CAP, Cap
+from jobworker.supervisor.limitrequests import limits, unenforced
+from jobworker.supervisor.protocol import BadRequestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +22,6 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # a file name, and t
 _MAX_ID = 2**32 - 2  # of a uid or gid; the last one means "no change" to the kernel
 _MAX_INTEGER = 2**53  # what a JSON number holds exactly everywhere
 _MAX_SIGNAL = 64
-LIMITS = ("cpus", "memory_bytes", "pids")
-
-
-class BadRequestError(ValueError):
-    """A field is missing or of the wrong type or range; the text names it."""
 
 
 class LaunchSpec:
@@ -32,6 +29,7 @@ class LaunchSpec:
 
     __slots__ = (
         "argv",
+        "best_effort",
         "env",
         "gid",
         "job",
@@ -40,6 +38,7 @@ class LaunchSpec:
         "scratch",
         "timeout_ms",
         "uid",
+        "unenforced",
         "wait_for_tree",
         "workdir",
     )
@@ -54,7 +53,9 @@ class LaunchSpec:
         self.gid = optional_integer(message, "gid", high=_MAX_ID)
         if (self.uid is None) != (self.gid is None):
             raise BadRequestError("field 'gid' must be given together with 'uid'")
-        self.limits = _limits(message)
+        self.limits = limits(message)
+        self.best_effort = optional_flag(message, "best_effort")
+        self.unenforced = unenforced(message)
         self.timeout_ms = optional_integer(message, "timeout_ms", low=1)
         self.wait_for_tree = flag(message, "wait_for_tree")
         self.output = _cap(message)
@@ -94,6 +95,11 @@ def flag(message: Message, name: str) -> bool:
     return value
 
 
+def optional_flag(message: Message, name: str) -> bool:
+    """A boolean field that is false when absent."""
+    return name in message and flag(message, name)
+
+
 def _bytes(value: object, name: str) -> bytes:
     if not isinstance(value, str) or "\0" in value:
         raise BadRequestError(f"field '{name}' must be text without NUL bytes")
@@ -127,23 +133,6 @@ def _optional_path(message: Message, name: str) -> bytes | None:
     if not path.startswith(b"/"):
         raise BadRequestError(f"field '{name}' must be an absolute path or null")
     return path
-
-
-def _limits(message: Message) -> dict[str, float]:
-    value = message.get("limits")
-    if not isinstance(value, dict):
-        raise BadRequestError("field 'limits' must be an object")
-    unknown = next((name for name in value if name not in LIMITS), None)
-    if unknown is not None:
-        raise BadRequestError(f"field 'limits' has no '{unknown}'")
-    return {name: _limit(item, name) for name, item in value.items() if item is not None}
-
-
-def _limit(value: object, name: str) -> float:
-    kinds = (int, float) if name == "cpus" else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < 2**63:
-        raise BadRequestError(f"field 'limits.{name}' must be a positive number")
-    return value
 
 
 def _cap(message: Message) -> Cap:

@@ -35,6 +35,7 @@ OPTIONS = st.fixed_dictionaries(
         "wait_for_tree": st.booleans(),
         "stop_signal": st.integers(1, 64),
         "stop_grace": SPANS,
+        "best_effort_limits": st.booleans(),
     },
 )
 

@@ -28,7 +28,7 @@ from tests.service.client import PATIENCE, Client, collect, connected, refusal
 VERBS = [
     (service, verb)
     for service, verbs in {
-        "jobs": ["start_job", "run_job", "stop_job", "signal_job", "get_job", "list_jobs", "wait_job", "stream_output", "delete_job"],
+        "jobs": ["start_job", "run_job", "stop_job", "signal_job", "pause_job", "resume_job", "update_job", "get_job", "list_jobs", "wait_job", "stream_output", "delete_job"],
         "clients": ["register_client", "list_clients", "revoke_client"],
         "worker": ["get_worker"],
     }.items()

@@ -52,7 +52,12 @@ def messages(draw: st.DrawFn, cls: Any) -> Any:
         if (field.group and chosen[field.group] != name) or draw(st.booleans()):
             continue
         if field.map_types:  # no empty keys and values: the generated classes drop them
-            values[name] = draw(st.dictionaries(st.text(min_size=1), st.text(min_size=1), max_size=3))
+            entry = meta.cls_by_field[name]._betterproto
+            kind, held = entry.meta_by_field_name["value"].proto_type, entry.cls_by_field["value"]
+            filled = scalars(kind, held).filter(
+                lambda value: bool(value if isinstance(value, str) else bytes(value))
+            )
+            values[name] = draw(st.dictionaries(st.text(min_size=1), filled, max_size=3))
         elif meta.default_gen[name] is list:
             values[name] = draw(st.lists(scalars(field.proto_type, meta.cls_by_field[name]), max_size=3))
         else:

@@ -11,7 +11,7 @@ from jobworker import policy
 from jobworker.policy import ADMIN, OPERATOR, VIEWER, Caller, may, may_change, may_run_as, may_see
 
 READS = {"GetJob", "ListJobs", "WaitJob", "StreamOutput", "GetWorker"}
-CHANGES = {"StartJob", "RunJob", "StopJob", "SignalJob", "DeleteJob"}
+CHANGES = {"StartJob", "RunJob", "StopJob", "SignalJob", "PauseJob", "ResumeJob", "UpdateJob", "DeleteJob"}
 ADMINISTERS = {"RegisterClient", "ListClients", "RevokeClient"}
 
 

@@ -14,7 +14,15 @@ from jobworker.reconcile import Verdict, decide, output_info, settle
 from jobworker.supervisor.messages import ListedJob
 
 NOW = 1_767_225_600_000_000_000
-HELD: ListedJob = {"job": "j", "pid": 42, "started_ns": NOW, "limits": {}, "stopping": False}
+HELD: ListedJob = {
+    "job": "j",
+    "pid": 42,
+    "started_ns": NOW,
+    "limits": {},
+    "unenforced": [],
+    "stopping": False,
+    "paused": False,
+}
 ABOUT_TO_START: ListedJob = {**HELD, "started_ns": None}
 
 

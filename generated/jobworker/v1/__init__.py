@@ -335,6 +335,12 @@ class JobSpec(betterproto.Message):
     output_cap: "OutputCap | None" = betterproto.message_field(12, optional=True)
     """How much of its output is kept; the worker's own cap when absent."""
 
+    best_effort_limits: bool = betterproto.bool_field(13)
+    """
+    Start it also when a limit cannot be enforced here; JobRecord.limits_not_in_force tells which. Without this such a
+     limit fails the start.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class OutputCap(betterproto.Message):
@@ -349,7 +355,10 @@ class OutputCap(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class Limits(betterproto.Message):
-    """Limits on what a job takes. An absent field is no limit."""
+    """
+    Limits on what a job takes, all processes of its tree together unless a field says otherwise. An absent field is no
+     limit.
+    """
 
     cpus: "float | None" = betterproto.double_field(1, optional=True)
     """Processor time in cores: 1.5 is one and a half."""
@@ -359,6 +368,103 @@ class Limits(betterproto.Message):
 
     pids: "int | None" = betterproto.uint64_field(3, optional=True)
     """Processes and threads at the same time."""
+
+    swap_bytes: "int | None" = betterproto.uint64_field(4, optional=True)
+    """
+    Swap in bytes, beside memory_bytes. When that is given and this is not, the job may not swap.
+    """
+
+    io: "list[IoLimit]" = betterproto.message_field(5)
+    """
+    Reading from and writing to block devices, at most one entry for each device.
+    """
+
+    cpu_weight: "int | None" = betterproto.uint32_field(6, optional=True)
+    """
+    Share of the processors when they are wanted by more than there are, 1 to 10000; 100 is what a job has by itself.
+    """
+
+    io_weight: "int | None" = betterproto.uint32_field(7, optional=True)
+    """
+    Share of a disk's time when more is wanted than there is, 1 to 10000; 100 is what a job has by itself.
+    """
+
+    rlimits: "dict[str, RLimit]" = betterproto.map_field(
+        8, betterproto.TYPE_STRING, betterproto.TYPE_MESSAGE
+    )
+    """
+    Resource limits of each process by name, as in setrlimit(2) without RLIMIT_ and in lower case: "nofile".
+    """
+
+    nice: "int | None" = betterproto.int32_field(9, optional=True)
+    """
+    Niceness of each process, -20 (first) to 19 (last). Below 0 is for admins.
+    """
+
+    oom_score_adj: "int | None" = betterproto.int32_field(10, optional=True)
+    """
+    What each process's badness is raised by when the kernel runs out of memory, -1000 (never killed) to 1000 (first).
+     Below 0 is for admins.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class IoLimit(betterproto.Message):
+    """Limits on one block device. An absent rate is no limit."""
+
+    path: str = betterproto.string_field(1)
+    """
+    An absolute path on the worker: the device that holds it, or the device itself. A partition or a volume means the
+     disk that it is on.
+    """
+
+    read_bytes_per_second: "int | None" = betterproto.uint64_field(2, optional=True)
+    """Bytes a second that are read."""
+
+    write_bytes_per_second: "int | None" = betterproto.uint64_field(3, optional=True)
+    """Bytes a second that are written."""
+
+    read_operations_per_second: "int | None" = betterproto.uint64_field(
+        4, optional=True
+    )
+    """Reads a second."""
+
+    write_operations_per_second: "int | None" = betterproto.uint64_field(
+        5, optional=True
+    )
+    """Writes a second."""
+
+    device: str = betterproto.string_field(6)
+    """The disk's device number, "8:0"; only in an answer."""
+
+
+@dataclass(eq=False, repr=False)
+class RLimit(betterproto.Message):
+    """
+    A resource limit of a process: bytes, seconds or a number of things. Absent: unlimited.
+    """
+
+    soft: "int | None" = betterproto.uint64_field(1, optional=True)
+    """
+    What is enforced, and what a process may change up to the hard limit.
+    """
+
+    hard: "int | None" = betterproto.uint64_field(2, optional=True)
+    """The most that a process may raise the soft limit to."""
+
+
+@dataclass(eq=False, repr=False)
+class UnenforcedLimit(betterproto.Message):
+    """A limit that is not enforced."""
+
+    limit: str = betterproto.string_field(1)
+    """
+    The name of its field in Limits, with the key of a map or the rate of an io limit: "memory_bytes", "rlimits.nofile",
+     "io.write_bytes_per_second".
+    """
+
+    reason: str = betterproto.string_field(2)
+    """One clause for people."""
 
 
 @dataclass(eq=False, repr=False)
@@ -399,7 +505,8 @@ class Termination(betterproto.Message):
 
     oom_kills: int = betterproto.uint64_field(7)
     """
-    How many processes of the job the kernel killed for its memory limit.
+    How many processes of the job the kernel killed for want of memory; above 0 also where the job went on, or failed
+     because one of its children was killed.
     """
 
     survivors: int = betterproto.uint32_field(8)
@@ -435,6 +542,53 @@ class Usage(betterproto.Message):
 
     io_write_bytes: "int | None" = betterproto.uint64_field(8, optional=True)
     """Bytes written to block devices."""
+
+    io_read_operations: "int | None" = betterproto.uint64_field(9, optional=True)
+    """Reads from block devices."""
+
+    io_write_operations: "int | None" = betterproto.uint64_field(10, optional=True)
+    """Writes to block devices."""
+
+    cpu_throttled_usec: "int | None" = betterproto.uint64_field(11, optional=True)
+    """
+    Time for which its cpus limit held it back, of all processors together.
+    """
+
+    oom_kills: "int | None" = betterproto.uint64_field(12, optional=True)
+    """Processes of it that the kernel killed for want of memory."""
+
+    cpu_pressure: "Pressure | None" = betterproto.message_field(13, optional=True)
+    """Time lost by waiting for a processor."""
+
+    memory_pressure: "Pressure | None" = betterproto.message_field(14, optional=True)
+    """Time lost by waiting for memory."""
+
+    io_pressure: "Pressure | None" = betterproto.message_field(15, optional=True)
+    """Time lost by waiting for disks."""
+
+    wall_usec: "int | None" = betterproto.uint64_field(16, optional=True)
+    """
+    Time since its program was executed, by a clock that nobody sets; paused or not.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class Pressure(betterproto.Message):
+    """
+    Time in which a job's processes waited for something they needed (the kernel's pressure stall information).
+    """
+
+    some_usec: int = betterproto.uint64_field(1)
+    """Time in which at least one of them waited."""
+
+    full_usec: int = betterproto.uint64_field(2)
+    """Time in which all that had something to do waited."""
+
+    some_avg10: float = betterproto.double_field(3)
+    """Percentage of the last ten seconds in which at least one waited."""
+
+    full_avg10: float = betterproto.double_field(4)
+    """Percentage of the last ten seconds in which all did."""
 
 
 @dataclass(eq=False, repr=False)
@@ -510,6 +664,16 @@ class JobRecord(betterproto.Message):
 
     stopped_at: "datetime | None" = betterproto.message_field(16, optional=True)
     """When that was."""
+
+    limits_not_in_force: "list[UnenforcedLimit]" = betterproto.message_field(17)
+    """
+    The limits that were asked for and are not enforced; empty unless the job was started or updated with best effort.
+    """
+
+    paused: bool = betterproto.bool_field(18)
+    """
+    It is paused: none of its processes runs until it is resumed, stopped or killed.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -695,6 +859,72 @@ class SignalJobResponse(betterproto.Message):
     """The signal was sent."""
 
     pass
+
+
+@dataclass(eq=False, repr=False)
+class PauseJobRequest(betterproto.Message):
+    """Asks for a job to be paused."""
+
+    job_id: str = betterproto.string_field(1)
+    """Which job."""
+
+
+@dataclass(eq=False, repr=False)
+class PauseJobResponse(betterproto.Message):
+    """
+    The job, paused. A process that is deep in the kernel stops when it comes out of it.
+    """
+
+    job: "JobRecord" = betterproto.message_field(1)
+    """Its record."""
+
+
+@dataclass(eq=False, repr=False)
+class ResumeJobRequest(betterproto.Message):
+    """Asks for a paused job to go on."""
+
+    job_id: str = betterproto.string_field(1)
+    """Which job."""
+
+
+@dataclass(eq=False, repr=False)
+class ResumeJobResponse(betterproto.Message):
+    """The job, running."""
+
+    job: "JobRecord" = betterproto.message_field(1)
+    """Its record."""
+
+
+@dataclass(eq=False, repr=False)
+class UpdateJobRequest(betterproto.Message):
+    """Asks for other limits."""
+
+    job_id: str = betterproto.string_field(1)
+    """Which job."""
+
+    limits: "Limits" = betterproto.message_field(2)
+    """
+    The limits to set; those that are absent stay as they are. An io limit replaces what was set for its device. What
+     holds for each process is set for all that there are, and inherited by those to come.
+    """
+
+    best_effort: bool = betterproto.bool_field(3)
+    """
+    Set what can be enforced; JobRecord.limits_not_in_force tells the rest.
+    """
+
+    lift: "list[str]" = betterproto.string_field(4)
+    """
+    Limits to lift, by the name of their field in Limits: "memory_bytes", "io".
+    """
+
+
+@dataclass(eq=False, repr=False)
+class UpdateJobResponse(betterproto.Message):
+    """The job with its limits as read back."""
+
+    job: "JobRecord" = betterproto.message_field(1)
+    """Its record."""
 
 
 @dataclass(eq=False, repr=False)
@@ -935,6 +1165,11 @@ class GetWorkerResponse(betterproto.Message):
     storage: "Storage | None" = betterproto.message_field(12, optional=True)
     """Where output is stored."""
 
+    limits_not_enforced: "list[UnenforcedLimit]" = betterproto.message_field(13)
+    """
+    The limits that cannot be enforced here, and why: a job that asks for one is refused, unless it asks for best effort.
+    """
+
 
 class ClientServiceStub(betterproto.ServiceStub):
     async def register_client(
@@ -1054,6 +1289,57 @@ class JobServiceStub(betterproto.ServiceStub):
             "/jobworker.v1.JobService/SignalJob",
             signal_job_request,
             SignalJobResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def pause_job(
+        self,
+        pause_job_request: "PauseJobRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "PauseJobResponse":
+        return await self._unary_unary(
+            "/jobworker.v1.JobService/PauseJob",
+            pause_job_request,
+            PauseJobResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def resume_job(
+        self,
+        resume_job_request: "ResumeJobRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "ResumeJobResponse":
+        return await self._unary_unary(
+            "/jobworker.v1.JobService/ResumeJob",
+            resume_job_request,
+            ResumeJobResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def update_job(
+        self,
+        update_job_request: "UpdateJobRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "UpdateJobResponse":
+        return await self._unary_unary(
+            "/jobworker.v1.JobService/UpdateJob",
+            update_job_request,
+            UpdateJobResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -1248,6 +1534,21 @@ class JobServiceBase(ServiceBase):
     ) -> "SignalJobResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def pause_job(
+        self, pause_job_request: "PauseJobRequest"
+    ) -> "PauseJobResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def resume_job(
+        self, resume_job_request: "ResumeJobRequest"
+    ) -> "ResumeJobResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def update_job(
+        self, update_job_request: "UpdateJobRequest"
+    ) -> "UpdateJobResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def get_job(self, get_job_request: "GetJobRequest") -> "GetJobResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
@@ -1299,6 +1600,27 @@ class JobServiceBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.signal_job(request)
+        await stream.send_message(response)
+
+    async def __rpc_pause_job(
+        self, stream: "grpclib.server.Stream[PauseJobRequest, PauseJobResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.pause_job(request)
+        await stream.send_message(response)
+
+    async def __rpc_resume_job(
+        self, stream: "grpclib.server.Stream[ResumeJobRequest, ResumeJobResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.resume_job(request)
+        await stream.send_message(response)
+
+    async def __rpc_update_job(
+        self, stream: "grpclib.server.Stream[UpdateJobRequest, UpdateJobResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.update_job(request)
         await stream.send_message(response)
 
     async def __rpc_get_job(
@@ -1364,6 +1686,24 @@ class JobServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SignalJobRequest,
                 SignalJobResponse,
+            ),
+            "/jobworker.v1.JobService/PauseJob": grpclib.const.Handler(
+                self.__rpc_pause_job,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                PauseJobRequest,
+                PauseJobResponse,
+            ),
+            "/jobworker.v1.JobService/ResumeJob": grpclib.const.Handler(
+                self.__rpc_resume_job,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResumeJobRequest,
+                ResumeJobResponse,
+            ),
+            "/jobworker.v1.JobService/UpdateJob": grpclib.const.Handler(
+                self.__rpc_update_job,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                UpdateJobRequest,
+                UpdateJobResponse,
             ),
             "/jobworker.v1.JobService/GetJob": grpclib.const.Handler(
                 self.__rpc_get_job,
