@@ -179,7 +179,8 @@ def plan_repair(view: Bytes, *, log_size: int, log_mtime_ns: int) -> Repair | No
     append = b""
     if end < log_size:
         time_ns = max(log_mtime_ns, time_at(view, count - 1) if count else 0)
-        append = pack_record(log_size, stream=header.pending, time_ns=time_ns)
+        stream = header.pending if header.pending in (STDOUT, STDERR) else STDOUT
+        append = pack_record(log_size, stream=stream, time_ns=time_ns)
     if replacement is None and not append and size == len(view):
         return None
     return Repair(size=size, append=append, header=replacement)
@@ -253,37 +254,20 @@ def repair(fd: int, log_fd: int) -> Repair | None:
     return plan
 
 
-def _print_and_check(directory: str) -> int:
-    log = os.stat(os.path.join(directory, LOG_NAME))
-    fd = os.open(os.path.join(directory, INDEX_NAME), os.O_RDONLY | os.O_CLOEXEC)
-    view = IndexFile(fd)
-    header = read_header(fd)
-    out = sys.stdout
-    out.write(f"head {header.head}  dropped {header.dropped}  pending {header.pending}\n")
-    out.write("        start          end  stream       time_unix_nano\n")
-    for number in range(count_records(view)):
-        record = record_at(view, number)
-        out.write(f"{record.start:13}{record.end:13}{record.stream:8}{record.time_ns:21}\n")
-    if plan_repair(view, log_size=log.st_size, log_mtime_ns=log.st_mtime_ns) is None:
-        out.write(f"ok: {log.st_size} bytes, all indexed\n")
-        return 0
-    out.write(
-        f"not in order: {log.st_size} bytes of output, {len(view)} bytes of index; is the job still running?\n"
-    )
-    return 1
-
-
-def main(arguments: list[str]) -> int:
-    """Prints the index of the job directory given, and tells whether it agrees with the log (0) or not (1)."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m jobworker.outputindex DIRECTORY\n")
-        return 2
+def mend(directory: str) -> Repair | None:
+    """Repairs the index of a job that nobody records any more; OSError, or IndexFormatError when it is not ours."""
+    fd = os.open(os.path.join(directory, INDEX_NAME), os.O_RDWR | os.O_CLOEXEC)
     try:
-        return _print_and_check(arguments[0])
-    except (OSError, IndexFormatError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        log_fd = os.open(os.path.join(directory, LOG_NAME), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return repair(fd, log_fd)
+        finally:
+            os.close(log_fd)
+    finally:
+        os.close(fd)
 
 
 if __name__ == "__main__":
+    from jobworker.indexcheck import main  # nobody else has a use for it, the supervisor least
+
     sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from generated.jobworker.v1 import JobRecord, JobSpec, JobState
 from jobwire.codec import decode, encode
 from jobworker import limits, records
 from jobworker.lifecycle import STARTING
-from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, IndexFormatError, read_header
+from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, IndexFormatError, mend, read_header
 from jobworker.supervisor import exitrecord
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def settle(record: JobRecord, *, listed: ListedJob | None, directory: Path, unix
     elif verdict is Verdict.NEVER_STARTED:
         records.start_failed(record, stage=records.SETUP, errno=0, detail=NEVER_STARTED, unix_nano=unix_nano)
     elif verdict is Verdict.LOST:
+        _mend_output(record.job_id, directory)
         records.lost(record, output=output_info(directory), unix_nano=unix_nano)
     return record
 
@@ -93,6 +94,16 @@ def output_info(directory: Path) -> Output | None:
         os.close(fd)
     size += header.dropped
     return {"size": size, "head": header.head, "dropped": header.dropped, "blocked": None}
+
+
+def _mend_output(job_id: str, directory: Path) -> None:
+    """Nobody will write it any more: what a killed supervisor, or a power failure, left half done is settled."""
+    try:
+        mend(str(directory))
+    except FileNotFoundError:
+        return  # killed before it had made the files
+    except (OSError, IndexFormatError) as error:
+        logger.error("job %s: the index of its output stays as it is: %s", job_id, error)
 
 
 def _as_its_exit_tells(record: JobRecord, directory: Path) -> JobRecord | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobworker import outputindex as index
-from jobworker.supervisor import exitrecord
 
 chunks = st.lists(
     st.tuples(st.sampled_from([index.STDOUT, index.STDERR]), st.integers(1, 50), st.integers(0, 5)),
@@ -153,36 +150,9 @@ def test_a_record_that_is_not_there_is_an_index_error() -> None:
             index.record_at(packed([]), number)
 
 
-def test_the_example_of_the_documentation_is_true() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "on-disk.md").read_text()
-    lines = [line for line in page.splitlines() if line.startswith("000000")]
-    data = bytes.fromhex("".join(line[10:58] for line in lines))
-    assert index.unpack_header(data).pending == index.STDERR
-    assert [(r.start, r.end, r.stream) for r in index.read_records(data, 0, limit=9)] == [
-        (0, 3, 1),
-        (3, 6, 2),
-    ]
-
-
-def test_files_of_version_1_open() -> None:
-    sample = Path(__file__).parents[1] / "data" / "job-v1"
-    log, data = (sample / index.LOG_NAME).read_bytes(), (sample / index.INDEX_NAME).read_bytes()
-    assert index.plan_repair(data, log_size=len(log), log_mtime_ns=0) is None
-    found = [(r.stream, log[r.start : r.end]) for r in index.read_records(data, 0, limit=9)]
-    assert found == [(1, b"hi\n"), (2, b"no\n"), (1, b"bye")]
-    record = exitrecord.read(str(sample))
-    assert record is not None
-    assert (record["exit_code"], record["output_bytes"]) == (3, len(log))
-
-
 def write_job(directory: Path, data: bytes, log: bytes) -> None:
     (directory / index.LOG_NAME).write_bytes(log)
     (directory / index.INDEX_NAME).write_bytes(data)
-
-
-def run_module(directory: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobworker.outputindex", str(directory)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_an_open_file_is_searched_like_bytes_and_mended_in_place(tmp_path: Path) -> None:
@@ -202,21 +172,45 @@ def test_an_open_file_is_searched_like_bytes_and_mended_in_place(tmp_path: Path)
         os.close(log_fd)
 
 
-def test_the_module_prints_and_checks_a_job(tmp_path: Path) -> None:
-    write_job(tmp_path, packed(records_of([(1, 5, 1), (2, 6, 1)])), b"hello world")
-    done = run_module(tmp_path)
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[-1] == "ok: 11 bytes, all indexed"
-    assert "            5           11       2                    2" in done.stdout
+def test_a_directory_is_mended_once(tmp_path: Path) -> None:
+    write_job(tmp_path, packed(records_of([(1, 5, 1)]), index.Header(pending=index.STDERR)), b"helloworld")
+    done = index.mend(str(tmp_path))
+    assert done is not None
+    assert index.mend(str(tmp_path)) is None
+    data = (tmp_path / index.INDEX_NAME).read_bytes()
+    found = [(r.start, r.end, r.stream) for r in index.read_records(data, 0, limit=9)]
+    assert found == [(0, 5, index.STDOUT), (5, 10, index.STDERR)]
 
 
-@pytest.mark.parametrize(("data", "log"), [(packed([]), b"tail"), (b"junk" * 30, b""), (b"", b"")])
-def test_the_module_says_when_an_index_is_not_in_order(tmp_path: Path, data: bytes, log: bytes) -> None:
-    write_job(tmp_path, data, log)
-    assert run_module(tmp_path).returncode == 1
+def test_what_is_not_ours_or_not_there_is_not_mended(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        index.mend(str(tmp_path))
+    write_job(tmp_path, b"junk" * 30, b"log")
+    with pytest.raises(index.IndexFormatError):
+        index.mend(str(tmp_path))
+    assert (tmp_path / index.INDEX_NAME).read_bytes() == b"junk" * 30
 
 
-def test_the_module_says_when_there_is_no_index(tmp_path: Path) -> None:
-    done = run_module(tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+@given(chunks.filter(bool), st.data())
+def test_records_that_were_given_back_are_never_found_from_the_head_on(
+    written: Chunks, data: st.DataObject
+) -> None:
+    records = records_of(written)
+    head = data.draw(st.integers(0, records[-1].end), label="head")
+    whole = packed(records, index.Header(head=head))
+    first = max(0, index.find_offset(whole, head) - 1)
+    size = index.RECORD_SIZE * first
+    holed = whole[: index.HEADER_SIZE] + bytes(size) + whole[index.HEADER_SIZE + size :]
+    for offset in range(head, records[-1].end + 1):
+        number = index.find_offset(holed, offset)
+        assert number == index.find_offset(whole, offset)
+        assert index.read_records(holed, number, limit=99) == records[number:]
+    assert index.plan_repair(holed, log_size=records[-1].end, log_mtime_ns=0) is None
+    if first:
+        with pytest.raises(index.IndexFormatError):
+            index.record_at(holed, first - 1)
+
+
+def test_a_pending_stream_that_is_none_is_mended_as_standard_output() -> None:
+    mended = repaired(packed([], index.Header(pending=7)), log_size=3, log_mtime_ns=9)
+    assert index.read_records(mended, 0, limit=9) == [index.Record(0, 3, stream=index.STDOUT, time_ns=9)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from generated.jobworker.v1 import EndReason, JobRecord, JobSpec, JobState
-from jobworker import records
+from jobworker import outputindex, records
 from jobworker.lifecycle import RUNNING, STARTING, STOPPING
 from jobworker.outputindex import Header, pack_header
 from jobworker.reconcile import Verdict, decide, output_info, settle
@@ -30,6 +30,19 @@ ABOUT_TO_START: ListedJob = {**HELD, "started_ns": None}
 def test_an_exit_record_decides_whatever_else_is_said(state: JobState) -> None:
     for listed, has_directory in product((None, HELD, ABOUT_TO_START), (False, True)):
         assert decide(state, listed=listed, has_exit=True, has_directory=has_directory) is Verdict.ENDED
+
+
+def test_the_output_of_a_lost_job_is_mended(tmp_path: Path) -> None:
+    header = outputindex.Header(pending=outputindex.STDERR)
+    record_of_hi = outputindex.pack_record(2, stream=outputindex.STDOUT, time_ns=1)
+    (tmp_path / "output.log").write_bytes(b"hioh")
+    (tmp_path / "output.idx").write_bytes(outputindex.pack_header(header) + record_of_hi + b"torn")
+    settle(record(RUNNING), listed=HELD, directory=tmp_path, unix_nano=NOW)
+    assert (tmp_path / "output.idx").read_bytes().endswith(b"torn")  # its writer lives
+    settle(record(RUNNING), listed=None, directory=tmp_path, unix_nano=NOW)
+    data = (tmp_path / "output.idx").read_bytes()
+    found = [(each.end, each.stream) for each in outputindex.read_records(data, 0, limit=9)]
+    assert found == [(2, outputindex.STDOUT), (4, outputindex.STDERR)]
 
 
 @pytest.mark.parametrize("state", [STARTING, RUNNING, STOPPING])
