@@ -17,9 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, OutputCap, StartStage
+from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, StartStage
 from jobwire.codec import decode
 from jobworker import jobids, launchrequest, leftovers, limits, pages, reconcile, records, runas, unixusers
+from jobworker.endedjobs import EndedJobs
 from jobworker.errors import (
     FailedPrecondition,
     Internal,
@@ -28,10 +29,12 @@ from jobworker.errors import (
     PermissionDenied,
     Unavailable,
 )
+from jobworker.keeping import EVERYTHING, Keeping
 from jobworker.lifecycle import ENDED, START_FAILED
 from jobworker.limits import Asked, allow_limits
 from jobworker.livejobs import LiveJob, LiveJobs
 from jobworker.policy import Caller, may_change, may_see, may_see_all
+from jobworker.retention import Retention
 from jobworker.startfailures import explain
 from jobworker.statedir import StateDirectory
 from jobworker.store import JobStore
@@ -70,13 +73,15 @@ class Jobs:
         store: JobStore,
         link: SupervisorLink,
         *,
-        default_cap: OutputCap | None = None,
+        kept: Keeping = EVERYTHING,
     ) -> None:
-        self._default_cap = default_cap
+        self._default_cap = kept.default_cap
         self._state = state
         self._store = store
         self._link = link
-        self._live = LiveJobs(state, store, link)
+        self._live = LiveJobs(state, store, link, ended=self._on_ended)
+        self._ended = EndedJobs(state, store, forget=self._live.forget)
+        self._retention = Retention(self._ended, kept.retention)
         self._cleaning: asyncio.Future[None] | None = None
         uid = os.geteuid()
         self._worker = unixusers.by_uid(uid) or UnixUser(str(uid), uid, os.getegid(), "/bin/sh")
@@ -88,9 +93,12 @@ class Jobs:
             loop = asyncio.get_running_loop()
             self._cleaning = loop.run_in_executor(None, leftovers.remove_quietly, aside)
         await self._live.open()
+        self._ended.open()
+        self._retention.open()
 
     async def close(self) -> None:
         """Ends what goes on here; jobs run on."""
+        await self._retention.close()
         if self._cleaning is not None:
             await self._cleaning
 
@@ -202,10 +210,7 @@ class Jobs:
         if not self._changeable(caller, job_id).ended.done():
             raise FailedPrecondition(f"job '{job_id}' has not ended", hint="stop it first", job_id=job_id)
         try:
-            aside = leftovers.set_aside(self._state, job_id)
-            self._store.delete(job_id)
-            self._live.forget(job_id)
-            await asyncio.to_thread(leftovers.remove, aside)
+            await self._ended.delete([job_id])
         except OSError as error:
             raise Internal(
                 f"files of job '{job_id}' cannot be removed: {error}", hint="they are left where they are"
@@ -218,7 +223,16 @@ class Jobs:
 
     def counts(self) -> tuple[int, int]:
         """How many jobs have not ended, and how many have."""
-        return len(self._live), self._store.count_ended()
+        return len(self._live), self._ended.totals.jobs
+
+    @property
+    def ended_bytes(self) -> int:
+        """What the output of ended jobs takes on the disk."""
+        return self._ended.totals.size
+
+    def _on_ended(self, job_id: str) -> None:
+        self._ended.add(job_id)
+        self._retention.job_ended()
 
     def _begin(
         self, caller: Caller, spec: JobSpec, asked: Asked, *, request_id: str, job_id: str | None

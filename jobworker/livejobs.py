@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from generated.jobworker.v1 import JobRecord, StartStage
 from jobwire.codec import decode
@@ -53,9 +53,12 @@ class LiveJob:
 
 
 class LiveJobs:
-    """All jobs that have not ended, by id."""
+    """All jobs that have not ended, by id. `ended` is told of each that has."""
 
-    def __init__(self, state: StateDirectory, store: JobStore, link: SupervisorLink) -> None:
+    def __init__(
+        self, state: StateDirectory, store: JobStore, link: SupervisorLink, *, ended: Callable[[str], None]
+    ) -> None:
+        self._ended = ended
         self._state = state
         self._store = store
         self._link = link
@@ -113,6 +116,7 @@ class LiveJobs:
         """Records a start that failed before anything was asked for; raises as `launch` does."""
         records.start_failed(record, stage=stage, errno=number, detail=detail, unix_nano=unix_nano)
         self._store.insert(record, created_unix_nano=unix_nano, request_id=request_id)
+        self._ended(record.job_id)
         return LiveJob(record)
 
     def save(self, job: LiveJob) -> None:
@@ -171,6 +175,7 @@ class LiveJobs:
         if not job.started.done():
             job.started.set_result(True)
         job.ended.set_result(job.record)
+        self._ended(job_id)
 
     def _clear(self, job_id: str) -> None:
         """Removes what a failed launch left: its exit record, which is in our record now."""

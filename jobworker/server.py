@@ -22,14 +22,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import uvloop
+from grpclib.health.check import ServiceStatus
 
-from generated.jobworker.v1 import (
-    ClientServiceBase,
-    JobServiceBase,
-    Keep,
-    OutputCap,
-    WorkerServiceBase,
-)
+from generated.jobworker.v1 import ClientServiceBase, JobServiceBase, Storage, WorkerServiceBase
 from jobwire import __version__
 from jobwire.codec import Codec
 from jobwire.http2 import Protocol, Server
@@ -37,6 +32,7 @@ from jobworker.doorbell import Doorbell
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
 from jobworker.identity import Identity, reload_context, server_context
 from jobworker.jobs import Jobs
+from jobworker.keeping import Keeping, describe, keeping
 from jobworker.limits import unenforced
 from jobworker.outputs import Outputs
 from jobworker.rpc import standard
@@ -88,6 +84,7 @@ class Domain:
     audit: AuditStore
     link: SupervisorLink
     jobs: Jobs
+    kept: Keeping
 
 
 @asynccontextmanager
@@ -100,17 +97,12 @@ async def _domain(settings: Settings) -> AsyncIterator[Domain]:
         resources.callback(database.close)
         link = SupervisorLink(state.path, cgroup_root=settings.cgroup_root)
         resources.push_async_callback(link.close)
-        jobs = Jobs(state, JobStore(database), link, default_cap=_default_cap(settings))
+        kept = keeping(settings)
+        jobs = Jobs(state, JobStore(database), link, kept=kept)
         resources.push_async_callback(_leave, jobs, link)
         await jobs.open()
         clients = ClientStore(database, uid_range=settings.uid_range)
-        yield Domain(state, clients, AuditStore(database), link, jobs)
-
-
-def _default_cap(settings: Settings) -> OutputCap | None:
-    if settings.output_cap is None:
-        return None
-    return OutputCap(max_bytes=settings.output_cap, keep=Keep(Keep.NEWEST))
+        yield Domain(state, clients, AuditStore(database), link, jobs, kept)
 
 
 async def _leave(jobs: Jobs, link: SupervisorLink) -> None:
@@ -141,10 +133,14 @@ class Edge:
                 ClientVerbs(domain.clients, calls=self._calls, identity=self._identity),
             ),
             guard.service(
-                WorkerServiceBase(), WorkerVerbs(jobs, host=self._host, started_at=datetime.now(UTC))
+                WorkerServiceBase(),
+                WorkerVerbs(jobs, host=self._host, storage=self._storage, started_at=datetime.now(UTC)),
             ),
         ]
-        health, self._serving = standard.health(guard, verbs)
+        self._serving, storing = ServiceStatus(), ServiceStatus()
+        self._serving.set(True)
+        domain.link.watch_storage(lambda blocked: storing.set(not blocked))
+        health = standard.health(guard, verbs, serving=self._serving, also={verbs[0]: [storing]})
         services = [*verbs, health]
         self._server = Server(
             [*services, *standard.reflection(guard, services)], codec=Codec(), max_request=max_request
@@ -190,6 +186,15 @@ class Edge:
 
     def _recheck(self) -> None:
         self._calls.recheck(self._identity)
+
+    def _storage(self) -> Storage:
+        domain = self._domain
+        return describe(
+            domain.kept,
+            domain.state.jobs,
+            ended_bytes=domain.jobs.ended_bytes,
+            blocked_jobs=domain.link.blocked_jobs,
+        )
 
     def _host(self) -> Host:
         welcome = self._domain.link.welcome

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
-from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob, WelcomeReply
+from jobworker.supervisor.messages import (
+    ExitedEvent,
+    LaunchedEvent,
+    ListedJob,
+    StorageEvent,
+    WelcomeReply,
+)
 from jobworker.supervisor.protocol import PROTOCOL, FrameError, FrameReader, pack
 from jobworker.supervisorprocess import Child, start_supervisor
 
@@ -42,6 +48,8 @@ class SupervisorLink:
 
     def __init__(self, state: Path, *, cgroup_root: str | None = None) -> None:
         self.welcome: WelcomeReply | None = None
+        self.blocked_jobs = 0  # how many wait because the disk refuses their output
+        self._when_blocked: Callable[[int], None] | None = None
         self._state = state
         self._cgroup_root = cgroup_root
         self._connection: _Connection | None = None
@@ -69,6 +77,11 @@ class SupervisorLink:
         self._launched = launched
         self._exited = exited
         await self._connect()
+
+    def watch_storage(self, changed: Callable[[int], None]) -> None:
+        """Calls back with `blocked_jobs` now and whenever that changes."""
+        self._when_blocked = changed
+        changed(self.blocked_jobs)
 
     def check(self) -> None:
         """Raises Unavailable while nothing can be asked."""
@@ -125,6 +138,7 @@ class SupervisorLink:
                     hint="run the version that started it, or end its jobs and then it",
                 )
             self.welcome = cast("WelcomeReply", reply)
+            self._on_blocked(self.welcome["storage_blocked"])
             await self._attach()
             if connection.closed.is_set():
                 raise LinkLostError
@@ -161,12 +175,23 @@ class SupervisorLink:
             finally:
                 os.close(directory)
             loop = asyncio.get_running_loop()
-            connection = _Connection(loop, launched=self._launched, exited=self._exited, lost=self._on_lost)
+            connection = _Connection(
+                loop,
+                launched=self._launched,
+                exited=self._exited,
+                storage=lambda event: self._on_blocked(event["blocked"]),
+                lost=self._on_lost,
+            )
             await loop.create_unix_connection(lambda: connection, sock=sock)
         except BaseException:
             sock.close()
             raise
         return connection
+
+    def _on_blocked(self, blocked: int) -> None:
+        self.blocked_jobs = blocked
+        if self._when_blocked is not None:
+            self._when_blocked(blocked)
 
     def _on_lost(self) -> None:
         was_ready, self._is_ready = self._is_ready, False
@@ -199,11 +224,13 @@ class _Connection(asyncio.Protocol):
         *,
         launched: Callable[[LaunchedEvent], None],
         exited: Callable[[ExitedEvent], None],
+        storage: Callable[[StorageEvent], None],
         lost: Callable[[], None],
     ) -> None:
         self.closed = asyncio.Event()
         self._launched = launched
         self._exited = exited
+        self._storage = storage
         self._lost = lost
         self._reader = FrameReader()
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
@@ -247,6 +274,9 @@ class _Connection(asyncio.Protocol):
             return
         if message.get("event") == "launched":
             self._launched(cast("LaunchedEvent", message))
+            return
+        if message.get("event") == "storage":
+            self._storage(cast("StorageEvent", message))
             return
         reply = self._waiting.pop(cast("int", message.get("seq")), None)
         if reply is not None and not reply.done():

@@ -1,11 +1,12 @@
 """The two services every gRPC tool knows: health and reflection, grpclib's own, behind our door.
 
 They speak Google's generated classes; `MessageStream` stands between those and the bytes that the door
-deals in. Health says NOT_SERVING once the worker shuts down.
+deals in. Health says NOT_SERVING once the worker shuts down, and of a service when what it needs is not well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,17 @@ class MessageStream:
         return message
 
 
-def health(guard: Guard, services: list[Guarded]) -> tuple[Guarded, ServiceStatus]:
-    """The health service, and the switch that turns all of its answers."""
-    serving = ServiceStatus()
-    serving.set(True)
-    service = Health({OVERALL: [serving], **{service: [serving] for service in services}})
-    return guard.foreign(service, wrap=MessageStream), serving
+def health(
+    guard: Guard,
+    services: list[Guarded],
+    *,
+    serving: ServiceStatus,
+    also: Mapping[Guarded, Sequence[ServiceStatus]],
+) -> Guarded:
+    """The health service: all that `serving` says, and for some services what else must be well."""
+    checks: dict[Any, list[ServiceStatus]] = {OVERALL: [serving]}
+    checks |= {service: [serving, *also.get(service, ())] for service in services}
+    return guard.foreign(Health(checks), wrap=MessageStream)
 
 
 def reflection(guard: Guard, services: list[Guarded]) -> list[Guarded]:

@@ -35,9 +35,17 @@ class Host:
 class WorkerVerbs:
     """What the door calls for WorkerService. `host` is asked each time: the supervisor may be another one."""
 
-    def __init__(self, jobs: Jobs, *, host: Callable[[], Host], started_at: datetime) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        *,
+        host: Callable[[], Host],
+        storage: Callable[[], v1.Storage],
+        started_at: datetime,
+    ) -> None:
         self._jobs = jobs
         self._host = host
+        self._storage = storage
         self._started_at = started_at
 
     async def get_worker(self, call: Call, request: v1.GetWorkerRequest) -> v1.GetWorkerResponse:
@@ -56,4 +64,5 @@ class WorkerVerbs:
             role=call.caller.role,
             supervisor_pid=host.supervisor_pid,
             limits_not_enforced=host.limits_not_enforced,
+            storage=self._storage(),
         )

@@ -8,7 +8,7 @@ looked at.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -19,20 +19,30 @@ from jobworker.lifecycle import ENDED
 from jobworker.store.database import Conflict, Database, Statement
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from generated.jobworker.v1 import JobRecord
 
 INSERT = (
-    "INSERT INTO jobs (id, owner, name, state, created_unix_nano, request_id, record) VALUES (?,?,?,?,?,?,?)"
+    "INSERT INTO jobs (id, owner, name, state, created_unix_nano, request_id, record, ended_unix_nano)"
+    " VALUES (?,?,?,?,?,?,?,?)"
 )
 INSERT_LABEL = "INSERT INTO labels (job_id, key, value) VALUES (?,?,?)"
-UPDATE = "UPDATE jobs SET state = ?, record = ? WHERE id = ?"
+UPDATE = "UPDATE jobs SET state = ?, record = ?, ended_unix_nano = ? WHERE id = ?"
+UPDATE_BYTES = "UPDATE jobs SET output_bytes = ? WHERE id = ?"
 SELECT = "SELECT record FROM jobs WHERE id = ?"
 SELECT_REQUEST = "SELECT id FROM jobs WHERE owner = ? AND request_id = ?"
 SELECT_UNFINISHED = "SELECT id, owner, record FROM jobs WHERE state <> 4 ORDER BY created_unix_nano, id"
 SELECT_IDS = "SELECT id FROM jobs"
 DELETE = "DELETE FROM jobs WHERE id = ?"
 DELETE_LABELS = "DELETE FROM labels WHERE job_id = ?"
-COUNT_ENDED = "SELECT (SELECT count(*) FROM jobs) - (SELECT count(*) FROM jobs WHERE state <> 4)"
+SELECT_BYTES = "SELECT ifnull(output_bytes, 0) FROM jobs WHERE id = ?"
+SELECT_OLDEST = (
+    "SELECT id, ended_unix_nano, ifnull(output_bytes, 0) FROM jobs WHERE ended_unix_nano IS NOT NULL"
+    " ORDER BY ended_unix_nano, id LIMIT ?"
+)
+SELECT_UNMEASURED = "SELECT id FROM jobs WHERE ended_unix_nano IS NOT NULL AND output_bytes IS NULL"
+TOTALS = "SELECT count(*), ifnull(sum(output_bytes), 0) FROM jobs WHERE ended_unix_nano IS NOT NULL"
 HIGHEST_CHARACTER = "\U0010ffff"
 PAGE_BYTES = 4 << 20  # a client takes larger messages, and nobody wants to wait for them
 
@@ -64,6 +74,23 @@ class Stored:
     record: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that has ended, at `ended_ns`; its output takes `size` bytes on the disk."""
+
+    job_id: str
+    ended_ns: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Ended jobs, and what they take together on the disk in bytes."""
+
+    jobs: int
+    size: int
+
+
 class JobStore:
     """The jobs table and its labels."""
 
@@ -82,6 +109,7 @@ class JobStore:
             created_unix_nano,
             request_id or None,
             encode(record),
+            _ended_ns(fields),
         )
         labels = [(INSERT_LABEL, (job_id, key, value)) for key, value in spec.get("labels", {}).items()]
         try:
@@ -96,7 +124,7 @@ class JobStore:
         fields = records.fields(record)
 
         def statement() -> Statement:
-            return UPDATE, (int(fields["state"]), encode(record), fields["job_id"])
+            return UPDATE, (int(fields["state"]), encode(record), _ended_ns(fields), fields["job_id"])
 
         self._database.later(fields["job_id"], statement)
 
@@ -147,14 +175,37 @@ class JobStore:
         """The ids of all jobs."""
         return {cast("str", row[0]) for row in self._database.rows(SELECT_IDS)}
 
-    def count_ended(self) -> int:
-        """How many jobs have ended."""
-        return cast("int", self._database.rows(COUNT_ENDED)[0][0])
+    def set_output_bytes(self, job_id: str, size: int) -> None:
+        """Writes behind what the output of an ended job takes on the disk; a crash before that loses it."""
+        self._database.later((job_id, UPDATE_BYTES), lambda: (UPDATE_BYTES, (size, job_id)))
 
-    def delete(self, job_id: str) -> None:
-        """Forgets a job."""
-        self._database.forget(job_id)
-        self._database.write((DELETE, (job_id,)), (DELETE_LABELS, (job_id,)))
+    def unmeasured(self) -> list[str]:
+        """The ended jobs of which nobody has written that down."""
+        return [cast("str", row[0]) for row in self._database.rows(SELECT_UNMEASURED)]
+
+    def oldest_ended(self, limit: int) -> list[Ended]:
+        """Up to `limit` jobs, in the order in which they ended."""
+        rows = cast("list[tuple[str, int, int]]", self._database.rows(SELECT_OLDEST, (limit,)))
+        return [Ended(*row) for row in rows]
+
+    def ended_totals(self) -> Totals:
+        """How many jobs have ended, and what they take."""
+        return Totals(*cast("tuple[int, int]", self._database.rows(TOTALS)[0]))
+
+    def delete(self, job_ids: Sequence[str]) -> Totals:
+        """Forgets jobs, all or none; what they were. Those that are not there do not count."""
+        statements: list[Statement] = []
+        sizes: list[int] = []
+        for job_id in job_ids:
+            sizes += (cast("int", row[0]) for row in self._database.rows(SELECT_BYTES, (job_id,)))
+            statements += ((DELETE, (job_id,)), (DELETE_LABELS, (job_id,)))
+        self._database.write(*statements)
+        return Totals(len(sizes), sum(sizes))
+
+
+def _ended_ns(fields: Mapping[str, object]) -> int | None:
+    ended_at = cast("datetime | None", fields.get("ended_at"))
+    return None if ended_at is None else records.unix_nano(ended_at)
 
 
 def _query(search: Search, after: Position | None) -> tuple[str, list[object]]:

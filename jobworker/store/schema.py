@@ -56,4 +56,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TRIGGER audit_is_not_erased BEFORE DELETE ON audit
            BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END""",
     ),
+    (  # what retention needs: jobs in the order in which they ended, and what they take on the disk
+        "ALTER TABLE jobs ADD COLUMN ended_unix_nano INTEGER",  # NULL while the job has not ended
+        "ALTER TABLE jobs ADD COLUMN output_bytes INTEGER",  # NULL while nobody has looked
+        "UPDATE jobs SET ended_unix_nano = created_unix_nano WHERE state = 4",
+        """CREATE INDEX jobs_ended ON jobs (ended_unix_nano, id, output_bytes)
+           WHERE ended_unix_nano IS NOT NULL""",
+    ),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from generated.jobworker.v1 import EndReason, JobRecord, JobSpec
 from jobworker.jobs import Jobs
+from jobworker.keeping import EVERYTHING, Keeping
 from jobworker.policy import ADMIN, OPERATOR, VIEWER, Caller
 from jobworker.statedir import StateDirectory
 from jobworker.store import Database, JobStore
@@ -39,7 +40,8 @@ class Domain:
     link: SupervisorLink
     jobs: Jobs
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: Keeping = EVERYTHING) -> None:
+        self.kept = kept
         # short, so that sockets' paths fit, and searchable, so that jobs of other users reach their scratch
         self.directory = Path(tempfile.mkdtemp(prefix="jw-"))
         self.directory.chmod(0o711)
@@ -50,7 +52,7 @@ class Domain:
         self.state = StateDirectory.open(self.path)
         self.database = Database.open(self.state.path, loop=asyncio.get_running_loop())
         self.link = SupervisorLink(self.state.path)
-        self.jobs = Jobs(self.state, JobStore(self.database), self.link)
+        self.jobs = Jobs(self.state, JobStore(self.database), self.link, kept=self.kept)
         try:
             await self.jobs.open()
         except BaseException:
@@ -115,9 +117,9 @@ class Domain:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Domain]:
+async def running(*, kept: Keeping = EVERYTHING) -> AsyncIterator[Domain]:
     """A domain that is open, and afterwards gone without a trace."""
-    domain = Domain()
+    domain = Domain(kept=kept)
     try:
         await domain.open()
         try:

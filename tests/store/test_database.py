@@ -44,6 +44,21 @@ def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
     second.close()
 
 
+def test_jobs_of_the_first_format_ended_when_they_were_made(tmp_path: Path) -> None:
+    connection = raw(tmp_path)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for job_id, state in (("a", 4), ("b", 2)):
+        connection.execute("INSERT INTO jobs VALUES (?, 'alice', '', ?, 17, NULL, x'')", (job_id, state))
+    connection.close()
+    database = Database.open(tmp_path)
+    rows = database.rows("SELECT id, ended_unix_nano, output_bytes FROM jobs ORDER BY id")
+    assert rows == [("a", 17, None), ("b", None, None)]
+    database.close()
+
+
 def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     Database.open(tmp_path).close()
     connection = raw(tmp_path)

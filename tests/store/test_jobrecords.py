@@ -15,7 +15,7 @@ from jobwire.codec import decode
 from jobworker.errors import AlreadyExists
 from jobworker.lifecycle import ENDED, RUNNING, STARTING, STOPPING
 from jobworker.store import Database, JobStore
-from jobworker.store.jobrecords import Position, Search, _query
+from jobworker.store.jobrecords import SELECT_OLDEST, TOTALS, Position, Search, Totals, _query
 
 
 @pytest.fixture
@@ -92,14 +92,47 @@ def test_requests_are_their_owners_and_optional(store: JobStore) -> None:
 
 def test_delete_takes_record_labels_and_request(store: JobStore) -> None:
     entry = add(store, record(labels={"ci": "1"}), request_id="r")
-    store.delete(entry.job_id)
+    assert store.delete([entry.job_id, "no such id"]).jobs == 1
     assert store.get(entry.job_id) is None
     assert find(store, Search(labels={"ci": "1"})) == []
     add(store, record(), request_id="r")
-    store.delete("no such id")
+    assert store.delete(["no such id"]) == store.delete([]) == Totals(0, 0)
 
 
-def test_unfinished_and_counts(store: JobStore) -> None:
+def test_ended_jobs_are_counted_and_known_in_their_order(store: JobStore) -> None:
+    entries = [add(store, record(), created=number) for number in range(5)]
+    assert (store.ended_totals(), store.oldest_ended(9)) == (Totals(0, 0), [])
+    for entry, second in zip(entries[:4], (30, 10, 20, 10), strict=True):
+        entry.state, entry.ended_at = ENDED, datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+        store.update(entry)
+    assert set(store.unmeasured()) == {entry.job_id for entry in entries[:4]}
+    for size, entry in enumerate(entries[:3]):
+        store.set_output_bytes(entry.job_id, size + 100)
+    assert store.unmeasured() == [entries[3].job_id]
+    assert store.ended_totals() == Totals(4, 303)
+    first, other, third = store.oldest_ended(3)
+    assert {first.job_id, other.job_id} == {entries[1].job_id, entries[3].job_id}
+    assert (first.ended_ns, third.ended_ns - first.ended_ns) == (other.ended_ns, 10 * 10**9)
+    assert (third.job_id, third.size) == (entries[2].job_id, 102)
+    assert store.delete([third.job_id, entries[0].job_id]) == Totals(2, 202)
+    assert store.ended_totals() == Totals(2, 101)
+
+
+def test_a_job_that_ended_before_it_was_stored_is_one(store: JobStore) -> None:
+    entry = record()
+    entry.state, entry.ended_at = ENDED, datetime(2026, 1, 1, tzinfo=UTC)
+    add(store, entry)
+    assert [job.job_id for job in store.oldest_ended(2)] == [entry.job_id]
+
+
+def test_the_oldest_are_found_through_an_index(store: JobStore) -> None:
+    for sql, values in ((SELECT_OLDEST, (1,)), (TOTALS, ())):
+        plan = store._database.rows(f"EXPLAIN QUERY PLAN {sql}", values)
+        assert "USING COVERING INDEX jobs_ended" in str(plan)
+        assert "TEMP B-TREE" not in str(plan)
+
+
+def test_unfinished_jobs(store: JobStore) -> None:
     entries = [add(store, record(), created=number) for number in range(4)]
     for entry, state in zip(entries, (STARTING, RUNNING, STOPPING, ENDED), strict=True):
         entry.state = state
@@ -107,7 +140,6 @@ def test_unfinished_and_counts(store: JobStore) -> None:
     assert [(job_id, owner) for job_id, owner, _ in store.unfinished()] == [
         (e.job_id, "alice") for e in entries[:3]
     ]
-    assert store.count_ended() == 1
 
 
 def test_odd_text_is_only_text(store: JobStore) -> None:
