@@ -46,15 +46,19 @@ if typing.TYPE_CHECKING:
     from jobctl.types import ClientRecord as ClientRecord
     from jobctl.types import EndReason as EndReason
     from jobctl.types import GapReason as GapReason
+    from jobctl.types import IoLimit as IoLimit
     from jobctl.types import JobRecord as JobRecord
     from jobctl.types import JobSpec as JobSpec
     from jobctl.types import JobState as JobState
     from jobctl.types import Limits as Limits
     from jobctl.types import OutputInfo as OutputInfo
+    from jobctl.types import Pressure as Pressure
+    from jobctl.types import RLimit as RLimit
     from jobctl.types import Role as Role
     from jobctl.types import StartFailure as StartFailure
     from jobctl.types import StartStage as StartStage
     from jobctl.types import Termination as Termination
+    from jobctl.types import UnenforcedLimit as UnenforcedLimit
     from jobctl.types import Usage as Usage
     from jobctl.types import Worker as Worker
     from jobwire import __version__ as __version__
@@ -93,15 +97,19 @@ _HOMES = {
         "ClientRecord",
         "EndReason",
         "GapReason",
+        "IoLimit",
         "JobRecord",
         "JobSpec",
         "JobState",
         "Limits",
         "OutputInfo",
+        "Pressure",
+        "RLimit",
         "Role",
         "StartFailure",
         "StartStage",
         "Termination",
+        "UnenforcedLimit",
         "Usage",
         "Worker",
     ),

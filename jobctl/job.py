@@ -1,4 +1,4 @@
-"""One job, as a handle: read its output, wait for it, stop it, signal it, look at it, delete it.
+"""One job, as a handle: read its output, wait for it, stop it, signal, pause and limit it, look at it, delete it.
 
 Holds the id and the record as it was last seen, encoded; nothing here is cached or refreshed behind the caller's back.
 """
@@ -27,7 +27,7 @@ _SEARCH = 64 << 10  # bytes of output before its end that are searched for stder
 
 
 class Job:
-    """A job of a worker. Nothing that is done to the handle, short of stop, signal and delete, is done to the job."""
+    """A job of a worker. Nothing that is done to the handle, short of stop, signal, pause, resume, update and delete, is done to the job."""
 
     def __init__(self, client: Client, job_id: str, *, record: bytes | None = None) -> None:
         self._client = client
@@ -124,6 +124,31 @@ class Job:
         """Sends a signal to the main process, or to every process of the job. Never sent twice by itself."""
         request = requests.signal_job(self.id, signal, tree=tree)
         await self._client.call("SignalJob", request, timeout=timeout, patience=0)
+
+    async def pause(self, *, timeout: float | None = None) -> None:
+        """Keeps every process of the job from running, until it is resumed or stopped. Idempotent."""
+        self._seen(await self._client.call("PauseJob", requests.job(self.id), timeout=timeout))
+
+    async def resume(self, *, timeout: float | None = None) -> None:
+        """Lets the paused job go on. Idempotent."""
+        self._seen(await self._client.call("ResumeJob", requests.job(self.id), timeout=timeout))
+
+    async def update(
+        self,
+        limits: types.Limits | None = None,
+        *,
+        lift: Iterable[str] = (),
+        best_effort: bool = False,
+        timeout: float | None = None,
+    ) -> types.JobRecord:
+        """Changes limits while the job runs, and gives its record with those now in force; the others stay.
+
+        `lift` names those that are to be no more: "memory_bytes", "io". All of them change, or none, in which case
+        FailedPrecondition says which could not be had; with `best_effort` the record's limits_not_in_force does.
+        """
+        request = requests.update(self.id, limits, lift=lift, best_effort=best_effort)
+        self._seen(await self._client.call("UpdateJob", request, timeout=timeout))
+        return self.record
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Forgets the job, its output and its scratch directory; raises FailedPrecondition while it runs."""

@@ -90,7 +90,7 @@ def new_request_id() -> str:
 
 
 def job(job_id: str) -> bytes:
-    """The requests that name a job and nothing else: get, wait, delete."""
+    """The requests that name a job and nothing else: get, wait, delete, pause, resume."""
     return _text(1, job_id, "job_id")
 
 
@@ -105,6 +105,18 @@ def stop(job_id: str, *, signal: int | None = None, grace: Seconds | None = None
 def signal_job(job_id: str, signal: int, *, tree: bool = False) -> bytes:
     """A SignalJobRequest."""
     return job(job_id) + field_varint(2, signal) + (field_varint(3, 1) if tree else b"")
+
+
+def update(
+    job_id: str, limits: Limits | None, *, lift: Iterable[str] = (), best_effort: bool = False
+) -> bytes:
+    """An UpdateJobRequest."""
+    out = job(job_id)
+    if limits is not None:
+        out += field_bytes(2, bytes(limits))
+    if best_effort:
+        out += field_varint(3, 1)
+    return out + b"".join(_text(4, name, "lift") for name in lift)
 
 
 def output(job_id: str, *, offset: int = 0, follow: bool = False, streams: Iterable[int] = ()) -> bytes:

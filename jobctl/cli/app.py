@@ -23,6 +23,9 @@ VERBS = {  # verb: (what it does, other names for it)
     "run": ("Run a program as if it were here: its output, its exit status.", ()),
     "stop": ("Stop jobs: a signal to the whole tree, KILL after the grace period.", ()),
     "signal": ("Send a signal to a job.", ()),
+    "update": ("Change limits of a running job.", ()),
+    "pause": ("Keep jobs from running, until they are resumed.", ()),
+    "resume": ("Let paused jobs go on.", ()),
     "status": ("Tell all that is known of a job.", ("get",)),
     "list": ("List jobs, newest first.", ("ps",)),
     "wait": ("Wait for a job to end; exit as it did.", ()),
@@ -31,6 +34,8 @@ VERBS = {  # verb: (what it does, other names for it)
     "worker": ("Tell what the worker is and can do.", ()),
 }
 
+HOMES = {"resume": "pause"}  # a verb's file, where it is not called as the verb
+
 app = App(
     name="jobctl",
     help="Run programs on a worker: start, watch, stop.",
@@ -38,7 +43,7 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=False),
 )
 for verb, (what, aliases) in VERBS.items():
-    app.command(f"jobctl.cli.{verb}:{verb}", name=(verb, *aliases), help=what)
+    app.command(f"jobctl.cli.{HOMES.get(verb, verb)}:{verb}", name=(verb, *aliases), help=what)
 
 contexts = App(name="context", help="Choose among the workers of the configuration file.")
 for verb, what in {
@@ -60,7 +65,12 @@ app.command(clients)
 
 
 PROGRAM_VERBS = ("start", "run")  # what follows their options is a program with options of its own
-SWITCHES = ("--wait-for-tree", "--verbose", "-v")  # those of their options that take no value
+SWITCHES = (
+    "--wait-for-tree",
+    "--best-effort",
+    "--verbose",
+    "-v",
+)  # those of their options that take no value
 ASKING = ("--help", "-h", "--version")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobctl import types
 from jobctl.answers import message
@@ -48,6 +48,8 @@ def job_facts(record: types.JobRecord) -> Facts:
             "usage": numbers(record.usage),
             "limits": numbers(spec.limits),
             "limits_in_force": numbers(record.limits_in_force),
+            "limits_not_in_force": [numbers(entry) for entry in record.limits_not_in_force] or None,
+            "paused": record.paused or None,
             "output": numbers(record.output),
         }
     )
@@ -88,11 +90,22 @@ def client_facts(record: types.ClientRecord) -> Facts:
     )
 
 
-def numbers(part: types.Usage | types.Limits | types.OutputInfo | None) -> Facts | None:
-    """The fields of a message of numbers, those that are set."""
+def numbers(
+    part: types.Usage | types.Limits | types.UnenforcedLimit | types.OutputInfo | None,
+) -> Facts | None:
+    """The fields of a message of numbers and words, those that are set; messages inside it alike."""
     if part is None:
         return None
-    return without_none({name: getattr(part, name) for name in type(part).__dataclass_fields__})
+    values = {name: _value(getattr(part, name)) for name in type(part).__dataclass_fields__}
+    return without_none({name: value for name, value in values.items() if value not in ([], {}, "")})
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _value(each) for key, each in value.items()}
+    return numbers(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 def word(value: types.JobState | types.EndReason | types.StartStage | types.Role | types.CgroupMode) -> str:

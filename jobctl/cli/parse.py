@@ -11,7 +11,7 @@ from signal import Signals
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|[smhdw])?", re.IGNORECASE | re.ASCII)
@@ -61,6 +61,41 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"'{text}' is no whole number above 0")
     return int(text)
+
+
+def integer(text: str) -> int:
+    """A whole number, below 0 too."""
+    if not re.fullmatch(r"[+-]?\d{1,9}", text, re.ASCII):
+        raise ValueError(f"'{text}' is no whole number")
+    return int(text)
+
+
+def rates(texts: Iterable[str], read: Callable[[str], int]) -> dict[str, int]:
+    """Rates by path: "/data=10M" each."""
+    result = {}
+    for text in texts:
+        path, equals, value = text.rpartition("=")
+        if not equals or not path:
+            raise ValueError(f"'{text}' is no rate: PATH=RATE (/data=10M)")
+        result[path] = read(value)
+    return result
+
+
+def rlimits(texts: Iterable[str]) -> dict[str, tuple[int | None, int | None]]:
+    """Resource limits by name: "nofile=1024", "core=0:unlimited"; one value is both the soft and the hard one."""
+    result = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        soft, colon, hard = values.partition(":")
+        if not name or not equals:
+            raise ValueError(f"'{text}' is no resource limit: NAME=SOFT or NAME=SOFT:HARD (nofile=1024)")
+        first = _amount(soft)
+        result[name.lower()] = (first, _amount(hard) if colon else first)
+    return result
+
+
+def _amount(text: str) -> int | None:
+    return None if text == "unlimited" else size(text)
 
 
 def offset(text: str) -> int:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobctl import types
 from jobctl.cli import parse
+from jobctl.cli.limits import LimitFlags
 from jobctl.cli.session import read, read_all
 from jobctl.errors import InvalidArgument
 from jobctl.requests import JobOptions
@@ -17,7 +17,7 @@ from jobctl.requests import JobOptions
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFlags:
+class JobFlags(LimitFlags):
     """Options of a job that is to be."""
 
     name: str = ""
@@ -30,12 +30,6 @@ class JobFlags:
     """Absolute working directory on the worker; a scratch directory of the job's own when absent."""
     user: str | None = None
     """The Unix user to run as, where the worker allows it."""
-    cpus: str | None = None
-    """Processor cores it may use: 1.5."""
-    memory: str | None = None
-    """Memory it may use: 512M."""
-    pids: str | None = None
-    """Processes and threads it may have."""
     timeout: str | None = None
     """Time after which it is killed: 90, 10m, 1h30m."""
     stop_signal: str | None = None
@@ -67,16 +61,10 @@ class JobFlags:
             found["stop_signal"] = read("--stop-signal", parse.signal, self.stop_signal)
         if self.stop_grace is not None:
             found["stop_grace"] = read("--stop-grace", parse.seconds, self.stop_grace)
-        if self.cpus is not None or self.memory is not None or self.pids is not None:
-            found["limits"] = self._limits()
+        if (limits := self.limits()) is not None:
+            found["limits"] = limits
+            found["best_effort_limits"] = self.best_effort
         return found
-
-    def _limits(self) -> types.Limits:
-        return types.Limits(
-            cpus=None if self.cpus is None else read("--cpus", parse.cores, self.cpus),
-            memory_bytes=None if self.memory is None else read("--memory", parse.size, self.memory),
-            pids=None if self.pids is None else read("--pids", parse.count, self.pids),
-        )
 
 
 NO_FLAGS = JobFlags()

@@ -38,10 +38,10 @@ def set_rlimit(pid: int, name: str, pair: Pair) -> Pair:
     """Sets a resource limit, soft and hard, None for unlimited; the one there was. RefusedError, ProcessLookupError."""
     number = RLIMITS[name]
     wanted = tuple(resource.RLIM_INFINITY if value is None else value for value in pair)
+    before = _prlimit(pid, number)
     try:
-        before = resource.prlimit(pid, number)
         resource.prlimit(pid, number, wanted)  # type: ignore[arg-type]  # two of them
-        in_force = resource.prlimit(pid, number)
+        in_force = _prlimit(pid, number)
     except ValueError as error:
         raise RefusedError(0, _first_words(error)) from error
     except PermissionError as error:
@@ -98,6 +98,14 @@ def for_each(pids: Callable[[], list[int]], act: Callable[[int], None]) -> int:
                 count += 1
         done.update(fresh)
     return count
+
+
+def _prlimit(pid: int, number: int) -> tuple[int, int]:
+    try:
+        return resource.prlimit(pid, number)
+    except PermissionError as error:  # it is asked before it is set
+        reason = "to reach a process of another user, the worker needs CAP_SYS_RESOURCE"
+        raise RefusedError(error.errno or 0, reason) from error
 
 
 def _read(path: str) -> int:

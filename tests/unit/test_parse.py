@@ -144,3 +144,41 @@ READERS = [parse.size, parse.seconds, parse.cores, parse.count, parse.offset, pa
 def test_whatever_is_typed_is_a_value_or_a_refusal(text: str, reader: Callable[[str], float]) -> None:
     with suppress(ValueError):
         assert reader(text) >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("nofile=1024", {"nofile": (1024, 1024)}),
+        ("NOFILE=64:128", {"nofile": (64, 128)}),
+        ("core=0:unlimited", {"core": (0, None)}),
+        ("as=unlimited", {"as": (None, None)}),
+        ("fsize=1G", {"fsize": (1 << 30, 1 << 30)}),
+    ],
+)
+def test_resource_limits(text: str, value: dict[str, tuple[int | None, int | None]]) -> None:
+    assert parse.rlimits([text]) == value
+
+
+@pytest.mark.parametrize("text", ["", "nofile", "=5", "nofile=", "nofile=1:", "nofile=-1", "nofile=a:b"])
+def test_no_resource_limits(text: str) -> None:
+    with pytest.raises(ValueError, match="is no "):
+        parse.rlimits([text])
+
+
+def test_rates_by_path_whose_names_may_hold_anything() -> None:
+    assert parse.rates(["/a=b=10M", "/c=1"], parse.size) == {"/a=b": 10 << 20, "/c": 1}
+    for text in ("/data", "=10M", ""):
+        with pytest.raises(ValueError, match="is no rate"):
+            parse.rates([text], parse.size)
+
+
+@pytest.mark.parametrize(("text", "value"), [("5", 5), ("-20", -20), ("+3", 3)])
+def test_integers(text: str, value: int) -> None:
+    assert parse.integer(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-", "1.0", "low", "٣", "9999999999"])
+def test_no_integers(text: str) -> None:
+    with pytest.raises(ValueError, match="no whole number"):
+        parse.integer(text)
