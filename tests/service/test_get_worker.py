@@ -58,3 +58,11 @@ async def test_what_is_switched_off_is_absent(make_worker: MakeWorker) -> None:
         storage = (await alice.worker.get_worker(GetWorkerRequest())).storage
     assert storage is not None
     assert (storage.retention, storage.default_cap) == (Retention(), OutputCap())
+
+
+async def test_it_tells_which_limits_it_cannot_enforce(alice: Client) -> None:
+    told = await alice.worker.get_worker(GetWorkerRequest())
+    missing = {entry.limit for entry in told.limits_not_enforced}
+    assert all(entry.reason for entry in told.limits_not_enforced)
+    for limit, controller in {"cpus": "cpu", "memory_bytes": "memory", "pids": "pids"}.items():
+        assert (limit in missing) == (controller not in told.controllers)
