@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
     with listen(settings.listen) as listener:
         async with _domain(settings) as domain:
             _allow_many_files()
-            edge = Edge(domain, max_request=settings.max_request_bytes)
+            edge = Edge(domain, settings)
             signals = _Signals(reload=lambda: _reload(context, settings))
             await edge.start(listener, context)
             sys.stdout.write(f"{_ready(listener, settings, domain)}\n")
@@ -117,12 +117,19 @@ async def _leave(jobs: Jobs, link: SupervisorLink) -> None:
 class Edge:
     """What clients reach: the server, its services behind the door, and the followers' files."""
 
-    def __init__(self, domain: Domain, *, max_request: int) -> None:
+    def __init__(self, domain: Domain, settings: Settings) -> None:
+        max_request, patience = settings.max_request_bytes, settings.reader_patience
         self._domain = domain
         self._calls = OpenCalls()
         self._identity = Identity(domain.clients)
         self._outputs = Outputs()
-        guard = Guard(identity=self._identity, calls=self._calls, audit=domain.audit, max_request=max_request)
+        guard = Guard(
+            identity=self._identity,
+            calls=self._calls,
+            audit=domain.audit,
+            max_request=max_request,
+            patience=None if patience is None else patience.total_seconds(),
+        )
         jobs = domain.jobs
         verbs = [
             guard.service(

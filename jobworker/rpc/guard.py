@@ -77,7 +77,16 @@ class Guarded:
 class Guard:
     """The door."""
 
-    def __init__(self, *, identity: Identity, calls: OpenCalls, audit: AuditStore, max_request: int) -> None:
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        calls: OpenCalls,
+        audit: AuditStore,
+        max_request: int,
+        patience: float | None,
+    ) -> None:
+        self._patience = patience
         self._identity = identity
         self._calls = calls
         self._audit = audit
@@ -138,7 +147,7 @@ class Guard:
                 if unrecorded:
                     self._record(call, Status.OK)
                     unrecorded = False
-                reply = Reply(stream)
+                reply = Reply(stream, patience=self._patience)
                 await reply.send(((data,),))
                 await reply.finish()
             except BaseException as error:
@@ -154,7 +163,7 @@ class Guard:
                 call = self._enter(stream, method.verb, waits=method.waits)
                 self._authorize(call)
                 request = await _request(stream, method)
-                reply = Reply(stream)
+                reply = Reply(stream, patience=self._patience)
                 async with aclosing(handle(call, request)) as batches:
                     async for batch in batches:
                         if unrecorded:  # what changes something has done so before its first event

@@ -4,7 +4,8 @@ grpclib's own way out costs more than the rest of a short call, and copies bulk 
 are constants, and messages, given as their parts, are joined once, with the frame around them, into what
 the transport gets. h2 keeps the books: flow control windows and the stream's state; the flags that grpclib
 keeps on its stream are kept true, so that it still ends a call by itself, with a status, when this module
-has not. What does not fit the peer's window or frames goes grpclib's way.
+has not. What does not fit the peer's window or frames goes grpclib's way. A peer that takes nothing is not
+waited for without end.
 
 Sources: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md; RFC 9113 (HTTP/2) sections 4.1, 6.1
 and 6.2; RFC 7541 (HPACK) section 6.2.2
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from grpclib.const import Status
@@ -23,9 +25,10 @@ from grpclib.server import Stream
 from h2.exceptions import StreamClosedError
 from h2.stream import H2Stream
 
-from jobworker.errors import InvalidArgument, ResourceExhausted
+from jobworker.errors import InvalidArgument, ResourceExhausted, Unavailable
 
 LARGE = 16 * 1024  # bytes; after sending more than this the other calls get a turn
+PART = 64 * 1024  # bytes that are given to grpclib at once, when they do not fit the peer's window or frames
 FRAME = 256 * 1024  # bytes; messages that together have no more share a frame
 
 _PREFIX = struct.Struct(">BI")  # compressed, length
@@ -73,11 +76,16 @@ async def receive_next(stream: ServerStream, *, limit: int) -> bytes | None:
 
 
 class Reply:
-    """What the server sends in one call."""
+    """What the server sends in one call.
 
-    __slots__ = ("_h2", "_id", "_ready", "_stream", "_target")
+    A peer that takes nothing for `patience` seconds, when something is to be sent, gets Unavailable instead; None
+    waits for ever. What is held for it meanwhile is what was given to `send`.
+    """
 
-    def __init__(self, stream: ServerStream) -> None:
+    __slots__ = ("_h2", "_id", "_patience", "_ready", "_stream", "_target")
+
+    def __init__(self, stream: ServerStream, *, patience: float | None = None) -> None:
+        self._patience = patience
         self._stream = stream
         self._target = stream._stream
         self._h2 = self._target._h2_connection
@@ -104,8 +112,7 @@ class Reply:
 
     async def finish(self) -> None:
         """Ends the call well."""
-        if not self._ready.is_set():
-            await self._ready.wait()
+        await self._connection_takes()
         beginning = self._beginning()
         self._state().end_stream()  # the frame it gives back is not the one we send
         self._stream._send_trailing_metadata_done = True
@@ -115,19 +122,16 @@ class Reply:
 
     async def _write(self, parts: list[bytes | memoryview], size: int) -> None:
         while True:
-            if not self._ready.is_set():
-                await self._ready.wait()
-            state = self._state()
-            if size <= min(self._h2.outbound_flow_control_window, state.outbound_flow_control_window):
+            await self._connection_takes()
+            if size <= self._window():
                 break
             if not self._will_fit(size):
                 return await self._write_in_parts(b"".join(parts))
-            self._target.window_updated.clear()
-            await self._target.window_updated.wait()
+            await self._window_grows()
         if size > self._h2.max_outbound_frame_size:
             return await self._write_in_parts(b"".join(parts))
         self._h2.outbound_flow_control_window -= size
-        state.outbound_flow_control_window -= size
+        self._state().outbound_flow_control_window -= size
         self._target._transport.write(_frame(_DATA, 0, self._id, parts, size, before=self._beginning()))
         self._stream._send_message_done = True
         return None
@@ -139,8 +143,40 @@ class Reply:
 
     async def _write_in_parts(self, data: bytes) -> None:
         self._target._transport.write(self._beginning())
-        await self._target.send_data(data)
+        for start in range(0, len(data), PART):
+            async with self._limited():
+                await self._target.send_data(data[start : start + PART])
         self._stream._send_message_done = True
+
+    async def _connection_takes(self) -> None:
+        """Returns when the connection has room; all of its calls are woken at once, and the first may take it."""
+        while not self._ready.is_set():
+            async with self._limited():
+                await self._ready.wait()
+
+    async def _window_grows(self) -> None:
+        """Returns when the peer has taken something of this stream; what it takes of others does not count."""
+        before = self._window()
+        async with self._limited():
+            while self._window() <= before:
+                self._target.window_updated.clear()
+                await self._target.window_updated.wait()
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._patience):
+                yield
+        except TimeoutError:
+            raise Unavailable(
+                f"nothing of the stream was taken for {self._patience:g} seconds",
+                hint="the job runs on; resume with what comes next once there is room for it",
+            ) from None
+
+    def _window(self) -> int:
+        """Bytes that the peer would take now."""
+        window: int = min(self._h2.outbound_flow_control_window, self._state().outbound_flow_control_window)
+        return window
 
     def _state(self) -> H2Stream:
         """What h2 knows of the stream; StreamClosedError when the peer has ended it."""

@@ -13,7 +13,7 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from generated.jobworker.v1 import GetWorkerRequest, RevokeClientRequest
+from generated.jobworker.v1 import Chunk, GetWorkerRequest, RevokeClientRequest, SignalJobRequest
 from tests.harness import Worker, programs
 from tests.harness.worker import CHECKOUT, clean_environment, jobworker
 from tests.service.client import (
@@ -59,6 +59,12 @@ async def job_with_much_output(client: Client) -> str:
     job = await client.start(*programs.write_bytes(MUCH))
     await client.wait(job.job_id)
     return job.job_id
+
+
+async def read_into(run: Run, events: Events) -> None:
+    async with asyncio.timeout(PATIENCE):
+        async for event in events:
+            run.events.append(event)
 
 
 async def drained(events: Events) -> None:
@@ -159,6 +165,58 @@ async def test_a_connection_that_is_not_read_holds_little(worker: Worker) -> Non
                 await events.aclose()
 
 
+async def test_a_follower_that_takes_nothing_for_long_is_ended_and_can_resume(
+    make_worker: MakeWorker,
+) -> None:
+    """What was sent is read, then the reason, then the rest from another call; the connection goes on all along."""
+    worker = make_worker("--reader-patience", "1s")
+    async with connected(worker) as alice:
+        job_id = await job_with_much_output(alice)
+        slow, other = alice.follow(job_id), alice.follow(job_id)
+        await next_of(slow)
+        await other.aclose()
+        assert (await collect(alice.follow(job_id))).end.final_offset == MUCH
+        await until_let_go(worker, seconds=5)
+        assert (await alice.run(*programs.say(out="hi"))).out == b"hi"
+        run = Run()
+        with pytest.raises(GRPCError) as told:
+            await read_into(run, slow)
+        refused = as_refusal(told.value)
+        assert refused.status is Status.UNAVAILABLE
+        assert "resume" in refused.detail.hint
+        assert isinstance(run.events[-1], Chunk)
+        reached = run.events[-1].offset + len(run.events[-1].data)
+        assert 0 < reached < MUCH
+        rest = await collect(alice.follow(job_id, offset=reached))
+        assert rest.end.final_offset == MUCH
+        assert isinstance(rest.events[0], Chunk)
+        assert rest.events[0].offset == reached
+
+
+async def test_a_follower_that_takes_a_little_again_and_again_stays(make_worker: MakeWorker) -> None:
+    worker = make_worker("--reader-patience", "1s")
+    async with connected(worker) as alice:
+        job = await alice.start(*programs.write_bytes(20_000_000))
+        await alice.wait(job.job_id)
+        received = 0
+        async for event in alice.follow(job.job_id):
+            if isinstance(event, Chunk):
+                received += len(event.data)
+                await asyncio.sleep(0.05)  # a slow reader: four seconds for all
+        assert received == 20_000_000
+
+
+async def test_a_follower_of_a_silent_job_is_not_impatiently_ended(make_worker: MakeWorker) -> None:
+    worker = make_worker("--reader-patience", "1s")
+    async with connected(worker) as alice:
+        job = await alice.start(*programs.ready_then_sleep())
+        async with following(alice, job.job_id) as reading:
+            await asyncio.wait({reading}, timeout=2)
+            assert not reading.done()
+            await alice.stop(job.job_id)
+            assert (await reading).out == b"ready\n"
+
+
 # -- many
 
 
@@ -186,6 +244,47 @@ async def test_idle_followers_of_silent_jobs_use_no_cpu(worker: Worker) -> None:
         assert ticks(worker.pid) == before
         for job in jobs:
             await alice.stop(job.job_id)
+
+
+@pytest.mark.slow
+async def test_500_followers_of_one_job(worker: Worker) -> None:
+    """One pair of files, one watch; everybody gets everything, and to wait costs nothing."""
+    async with contextlib.AsyncExitStack() as resources:
+        clients = [await resources.enter_async_context(connected(worker)) for _ in range(5)]
+        script = "echo ready; trap 'seq 2000; exit 3' USR1; while :; do sleep 3600 & wait; done"
+        job = await clients[0].start(*programs.sh(script))
+        reading = [
+            await resources.enter_async_context(following(client, job.job_id))
+            for client in clients
+            for _ in range(100)
+        ]
+        assert (len(open_outputs(worker)), watches(worker)) == (2, 1)
+        await until_idle(worker)
+        before = ticks(worker.pid)
+        await asyncio.sleep(1)
+        assert ticks(worker.pid) == before
+        wanted = b"ready\n" + b"".join(b"%d\n" % n for n in range(1, 2001))
+        await clients[0].jobs.signal_job(SignalJobRequest(job_id=job.job_id, signal=signal.SIGUSR1))
+        runs = await asyncio.wait_for(asyncio.gather(*reading), 3 * PATIENCE)
+        assert {run.out for run in runs} == {wanted}
+
+
+@pytest.mark.slow
+async def test_1000_idle_followers_of_1000_jobs(make_worker: MakeWorker) -> None:
+    """One watch each, and no processor time in ten seconds."""
+    worker = make_worker()
+    async with contextlib.AsyncExitStack() as resources:
+        clients = [await resources.enter_async_context(connected(worker)) for _ in range(4)]
+        jobs = []
+        for _ in range(50):
+            jobs += await asyncio.gather(*(clients[0].start(*programs.ready_then_sleep()) for _ in range(20)))
+        for number, job in enumerate(jobs):
+            await resources.enter_async_context(following(clients[number % 4], job.job_id))
+        assert (len(open_outputs(worker)), watches(worker)) == (2000, 1000)
+        await until_idle(worker)
+        before = ticks(worker.pid)
+        await asyncio.sleep(10)
+        assert ticks(worker.pid) == before
 
 
 # -- revoked
@@ -269,6 +368,17 @@ def open_outputs(worker: Worker) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(entry))
     return [target for target in found if "/jobs/" in target and "/output." in target]
+
+
+def watches(worker: Worker) -> int:
+    """Files that the server has watched by the kernel."""
+    count = 0
+    for entry in Path(f"/proc/{worker.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(entry) == "anon_inode:inotify":
+                info = Path(f"/proc/{worker.pid}/fdinfo/{entry.name}").read_text()
+                count += info.count("inotify wd:")
+    return count
 
 
 async def until_let_go(worker: Worker, *, seconds: float) -> None:

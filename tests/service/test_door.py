@@ -71,7 +71,7 @@ def test_every_verb_of_the_table_is_tested() -> None:
 
 def test_a_method_that_nobody_handles_keeps_the_door_from_being_built() -> None:
     nothing: Any = None
-    guard = Guard(identity=Identity(nothing), calls=OpenCalls(), audit=nothing, max_request=1)
+    guard = Guard(identity=Identity(nothing), calls=OpenCalls(), audit=nothing, max_request=1, patience=None)
     with pytest.raises(StopIteration):
         guard.service(JobServiceBase(), object())
 
