@@ -50,13 +50,18 @@ if typing.TYPE_CHECKING:
     from jobctl.types import JobRecord as JobRecord
     from jobctl.types import JobSpec as JobSpec
     from jobctl.types import JobState as JobState
+    from jobctl.types import Keep as Keep
     from jobctl.types import Limits as Limits
+    from jobctl.types import OutputBlock as OutputBlock
+    from jobctl.types import OutputCap as OutputCap
     from jobctl.types import OutputInfo as OutputInfo
     from jobctl.types import Pressure as Pressure
+    from jobctl.types import Retention as Retention
     from jobctl.types import RLimit as RLimit
     from jobctl.types import Role as Role
     from jobctl.types import StartFailure as StartFailure
     from jobctl.types import StartStage as StartStage
+    from jobctl.types import Storage as Storage
     from jobctl.types import Termination as Termination
     from jobctl.types import UnenforcedLimit as UnenforcedLimit
     from jobctl.types import Usage as Usage
@@ -101,13 +106,18 @@ _HOMES = {
         "JobRecord",
         "JobSpec",
         "JobState",
+        "Keep",
         "Limits",
+        "OutputBlock",
+        "OutputCap",
         "OutputInfo",
         "Pressure",
         "RLimit",
+        "Retention",
         "Role",
         "StartFailure",
         "StartStage",
+        "Storage",
         "Termination",
         "UnenforcedLimit",
         "Usage",

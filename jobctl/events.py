@@ -1,4 +1,4 @@
-"""What a followed job sends: started, chunks, gaps, one end; cut from the bytes of a message by hand.
+"""What a followed job sends: started or a position, chunks, gaps, one end; cut from the bytes of a message by hand.
 
 Bulk data comes this way, and the shortest-lived command does too: nothing here imports the generated classes
 (tests/client/test_events.py holds both to the same result), and a chunk's bytes are copied once. Pure.
@@ -63,6 +63,12 @@ class Gap(NamedTuple):
         return words[self.reason_number] if self.reason_number < len(words) else words[0]
 
 
+class Position(NamedTuple):
+    """Where delivery begins: the first event when the request named a time or a tail instead of an offset."""
+
+    offset: int
+
+
 class Started(NamedTuple):
     """The first event of a run; `record` is an encoded JobRecord."""
 
@@ -77,7 +83,7 @@ class End(NamedTuple):
     final_offset: int
 
 
-Event = Started | Chunk | Gap | End
+Event = Started | Position | Chunk | Gap | End
 
 _STREAMS = {int(stream): stream for stream in Stream}
 
@@ -102,6 +108,8 @@ def parse(message: bytes) -> Event | None:
         return Gap(numbers.get(1, 0), numbers.get(2, 0), numbers.get(3, 0))
     if head >> 3 == 3:
         return _end(message[at:])
+    if head >> 3 == 5:
+        return Position(_numbers(message[at:]).get(1, 0))
     return Started(message[at:]) if head >> 3 == 4 else None
 
 

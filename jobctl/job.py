@@ -6,6 +6,7 @@ Holds the id and the record as it was last seen, encoded; nothing here is cached
 # ruff: noqa: ASYNC109 - everything that waits takes `timeout=`: it is this library's promise
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from jobctl import requests, types
@@ -15,6 +16,7 @@ from jobctl.errors import Internal, JobctlError
 from jobctl.events import Gap, Stream
 from jobctl.output import Cursor, Output
 from jobctl.result import TAIL, Result, result_of
+from jobctl.span import Moment, span
 from jobctl.translate import time_limit
 
 if TYPE_CHECKING:
@@ -57,15 +59,34 @@ class Job:
         offset: int = 0,
         follow: bool = True,
         streams: Iterable[Stream] = (),
+        tail_lines: int | None = None,
+        tail_bytes: int | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        until_offset: int | None = None,
         on_gap: Callable[[Gap], None] | None = None,
         timeout: float | None = None,
     ) -> Output:
-        """The job's output from `offset` on, live, until it has ended: `async for chunk in job.output()`.
+        """The job's output from its first byte on, live, until it has ended: `async for chunk in job.output()`.
 
-        `follow=False` ends with what is there now; `streams` selects; `timeout` is for the whole of it, in seconds.
+        It begins at the latest of what is given: `offset`, `since`, the last `tail_lines` or `tail_bytes` there are now
+        (or before its end, where one is given). It ends at `until_offset` or `until`, whichever comes first; with
+        `follow=False` with what is there now. `streams` selects, and tails count in what is selected. Times are of the
+        worker's clock: datetimes with a zone, or timedeltas: so long ago. `timeout` is for the whole of it, in seconds.
+        Raises InvalidArgument at once for what is none of these.
         """
-        cursor = Cursor(self.id, offset=offset, follow=follow, streams=tuple(streams))
-        client = self._client
+        wanted = span(
+            now_unix_nano=time.time_ns(),
+            offset=offset,
+            follow=follow,
+            streams=streams,
+            tail_lines=tail_lines,
+            tail_bytes=tail_bytes,
+            since=since,
+            until=until,
+            until_offset=until_offset,
+        )
+        cursor, client = Cursor(self.id, wanted), self._client
         return Output(client.connection, cursor, timeout=timeout, patience=client.patience, on_gap=on_gap)
 
     async def wait(self, *, timeout: float | None = None) -> Result:

@@ -1,6 +1,6 @@
 """Following a job over as many connections as it takes.
 
-A `Cursor` knows what to ask for next: first the run or the output itself, after a break the output from the next
+A `Cursor` knows what to ask for next: first the run or the span itself, after a break the output from the next
 byte on. `follow` asks, hands out events, and asks again; it ends with the one `End`, or with a typed error when
 the job is gone. `Output` is its face for users: chunks only, gaps on request.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from jobctl import requests
 from jobctl.answers import record_id
 from jobctl.errors import ConnectionLost, Internal, OutputGap, Unavailable
-from jobctl.events import Chunk, End, Event, Gap, Started, parse
+from jobctl.events import Chunk, End, Event, Gap, Position, Started, parse
 from jobctl.reconnect import CALL_PATIENCE, Patience
 from jobctl.translate import time_limit
 from jobwire.wire import WireError
@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 
 
 class Cursor:
-    """A position in one job's output; `offset` is that of the next byte."""
+    """A place in one job's output; `offset` is that of the next byte.
 
-    def __init__(
-        self, job_id: str, *, offset: int = 0, follow: bool = True, streams: tuple[int, ...] = ()
-    ) -> None:
+    Where a span begins by time or from its end is asked again until the worker has told the offset.
+    """
+
+    def __init__(self, job_id: str, span: tuple[int, bytes, bytes] = (0, b"", requests.FOLLOW)) -> None:
         self.job_id = job_id
-        self.offset = offset
-        self._follow = follow
-        self._streams = streams
+        self.offset, self._beginning, self._rest = span
         self._run: bytes | None = None
 
     @classmethod
@@ -50,18 +49,21 @@ class Cursor:
         """Method and request that go on from here."""
         if not self.job_id and self._run is not None:
             return requests.JOBS + "RunJob", self._run
-        return requests.JOBS + "StreamOutput", requests.output(
-            self.job_id, offset=self.offset, follow=self._follow, streams=self._streams
-        )
+        rest = self._beginning + self._rest
+        return requests.JOBS + "StreamOutput", requests.output(self.job_id, offset=self.offset, rest=rest)
 
     def advance(self, event: Event) -> None:
         """Moves behind the event."""
+        if isinstance(event, Started):
+            self.job_id = record_id(event.record)
+            return
+        self._beginning = b""
         if isinstance(event, Chunk):
             self.offset = event.offset + len(event.data)
         elif isinstance(event, Gap):
             self.offset = event.end
-        elif isinstance(event, Started):
-            self.job_id = record_id(event.record)
+        elif isinstance(event, Position):
+            self.offset = event.offset
         else:
             self.offset = event.final_offset
 

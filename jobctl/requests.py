@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
 
+    from generated.jobworker.v1 import OutputCap
     from jobctl.types import Limits
 
     Argument = str | os.PathLike[str]
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 JOBS = "/jobworker.v1.JobService/"
 WORKER = "/jobworker.v1.WorkerService/"
 CLIENTS = "/jobworker.v1.ClientService/"
+
+FOLLOW = field_varint(3, 1)  # of a StreamOutputRequest: on to the job's end
 
 
 class JobOptions(TypedDict, total=False):
@@ -44,6 +47,7 @@ class JobOptions(TypedDict, total=False):
     wait_for_tree: bool
     stop_signal: int
     stop_grace: Seconds
+    output_cap: OutputCap
 
 
 def spec(argv: Sequence[Argument], **options: Unpack[JobOptions]) -> bytes:
@@ -73,6 +77,9 @@ def spec(argv: Sequence[Argument], **options: Unpack[JobOptions]) -> bytes:
         out.append(field_varint(10, stop_signal))
     if (stop_grace := options.get("stop_grace")) is not None:
         out.append(field_bytes(11, duration(stop_grace, "spec.stop_grace")))
+    if (cap := options.get("output_cap")) is not None:
+        whole(cap.max_bytes or 0, "spec.output_cap.max_bytes")
+        out.append(field_bytes(12, bytes(cap)))
     if options.get("best_effort_limits"):
         out.append(field_varint(13, 1))
     return b"".join(out)
@@ -119,15 +126,9 @@ def update(
     return out + b"".join(_text(4, name, "lift") for name in lift)
 
 
-def output(job_id: str, *, offset: int = 0, follow: bool = False, streams: Iterable[int] = ()) -> bytes:
-    """A StreamOutputRequest."""
-    out = job(job_id)
-    if offset:
-        out += field_varint(2, offset)
-    if follow:
-        out += field_varint(3, 1)
-    chosen = bytes(streams)
-    return out + field_bytes(4, chosen) if chosen else out
+def output(job_id: str, *, offset: int = 0, rest: bytes = b"") -> bytes:
+    """A StreamOutputRequest; `rest` is its other fields, encoded: see `span`."""
+    return job(job_id) + (field_varint(2, offset) if offset else b"") + rest
 
 
 def listing(
@@ -172,6 +173,19 @@ def duration(length: Seconds, field: str) -> bytes:
     micros = round(seconds * 1_000_000)
     whole, rest = divmod(micros, 1_000_000)
     return (field_varint(1, whole) if whole else b"") + (field_varint(2, rest * 1000) if rest else b"")
+
+
+def timestamp(unix_nano: int) -> bytes:
+    """A google.protobuf.Timestamp."""
+    seconds, nanos = divmod(unix_nano, 1_000_000_000)
+    return (field_varint(1, seconds) if seconds else b"") + (field_varint(2, nanos) if nanos else b"")
+
+
+def whole(number: int, field: str) -> int:
+    """The number, as a uint64 field takes it; raises InvalidArgument."""
+    if not isinstance(number, int) or not 0 <= number < 1 << 64:
+        raise InvalidArgument(f"{number} is no whole number from 0 on", field=field)
+    return number
 
 
 def _text(number: int, text: str, field: str) -> bytes:

@@ -17,19 +17,30 @@ if TYPE_CHECKING:
         JobRecord,
         JobSpec,
         JobState,
+        Keep,
         Limits,
+        OutputBlock,
         OutputInfo,
         Pressure,
+        Retention,
         RLimit,
         Role,
         StartFailure,
         StartStage,
+        Storage,
         Termination,
         UnenforcedLimit,
         Usage,
     )
     from generated.jobworker.v1 import GetWorkerResponse as Worker
+    from generated.jobworker.v1 import OutputCap as _OutputCap
     from jobwire.codec import decode
+
+    class OutputCap(_OutputCap):
+        """The message itself; a type checker, to which a betterproto enum's values are ints, is told that they fit."""
+
+        def __init__(self, *, max_bytes: int | None = None, keep: int = ...) -> None: ...
+
 
 __all__ = [
     "CgroupMode",
@@ -40,13 +51,18 @@ __all__ = [
     "JobRecord",
     "JobSpec",
     "JobState",
+    "Keep",
     "Limits",
+    "OutputBlock",
+    "OutputCap",
     "OutputInfo",
     "Pressure",
     "RLimit",
+    "Retention",
     "Role",
     "StartFailure",
     "StartStage",
+    "Storage",
     "Termination",
     "UnenforcedLimit",
     "Usage",

@@ -7,18 +7,20 @@ sizes in bytes; what is not known is left out.
 from __future__ import annotations
 
 import base64
-import sys
+import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jobctl import types
 from jobctl.answers import message
 from jobctl.cli.failure import note
 from jobctl.ending import parse_ending, signal_name
-from jobctl.events import Chunk, End, Event, Gap, Started
+from jobctl.events import Chunk, End, Event, Gap, Position, Started
 
 if TYPE_CHECKING:
-    from jobctl.cli.session import Session
+    import betterproto
+
+    from generated.jobworker.v1 import OutputCap
     from jobctl.errors import Unavailable
 
 Facts = dict[str, object]
@@ -50,7 +52,8 @@ def job_facts(record: types.JobRecord) -> Facts:
             "limits_in_force": numbers(record.limits_in_force),
             "limits_not_in_force": [numbers(entry) for entry in record.limits_not_in_force] or None,
             "paused": record.paused or None,
-            "output": numbers(record.output),
+            "output_cap": cap_facts(spec.output_cap),
+            "output": output_facts(record.output),
         }
     )
 
@@ -75,6 +78,50 @@ def ending_facts(termination: types.Termination) -> Facts:
     )
 
 
+def cap_facts(cap: OutputCap | None) -> Facts | None:
+    """How much of an output is kept, for programs; no `max_bytes`: all of it."""
+    if cap is None:
+        return None
+    return without_none({"max_bytes": cap.max_bytes, "keep": word(types.Keep(cap.keep or types.Keep.NEWEST))})
+
+
+def output_facts(output: types.OutputInfo | None) -> Facts | None:
+    """What is recorded of an output, for programs; `blocked` only while the job waits for it: "disk" or "cap"."""
+    if output is None:
+        return None
+    return without_none(
+        {
+            "size": output.size,
+            "head": output.head,
+            "dropped": output.dropped,
+            "cap": cap_facts(output.cap),
+            "blocked": word(output.blocked) if output.blocked else None,
+        }
+    )
+
+
+def storage_facts(storage: types.Storage | None) -> Facts | None:
+    """Where output is stored, for programs; limits that there are not are left out."""
+    if storage is None:
+        return None
+    kept = storage.retention
+    return without_none(
+        {
+            "ended_bytes": storage.ended_bytes,
+            "free_bytes": storage.free_bytes,
+            "blocked_jobs": storage.blocked_jobs,
+            "retention": without_none(
+                {
+                    "max_bytes": kept.max_bytes,
+                    "max_age_seconds": None if kept.max_age is None else kept.max_age.total_seconds(),
+                    "max_jobs": kept.max_jobs,
+                }
+            ),
+            "default_cap": cap_facts(storage.default_cap),
+        }
+    )
+
+
 def client_facts(record: types.ClientRecord) -> Facts:
     """A registered client for programs."""
     return without_none(
@@ -90,9 +137,7 @@ def client_facts(record: types.ClientRecord) -> Facts:
     )
 
 
-def numbers(
-    part: types.Usage | types.Limits | types.UnenforcedLimit | types.OutputInfo | None,
-) -> Facts | None:
+def numbers(part: types.Usage | types.Limits | types.UnenforcedLimit | None) -> Facts | None:
     """The fields of a message of numbers and words, those that are set; messages inside it alike."""
     if part is None:
         return None
@@ -108,7 +153,7 @@ def _value(value: Any) -> Any:
     return numbers(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def word(value: types.JobState | types.EndReason | types.StartStage | types.Role | types.CgroupMode) -> str:
+def word(value: betterproto.Enum) -> str:
     """An enum's value in lower case; its number when it is newer than this client."""
     return (value.name or str(int(value))).lower()
 
@@ -126,19 +171,22 @@ def without_none(facts: Facts) -> Facts:
 class JsonLines:
     """Events as JSON objects, one a line; bytes in base64, for output is not always text."""
 
-    def __init__(self, session: Session, *, verbose: bool = False) -> None:
-        self._session = session
+    def __init__(self, out: TextIO, *, verbose: bool = False) -> None:
+        self._out = out
         self._verbose = verbose
 
     async def show(self, event: Event) -> None:
         """Prints the event at once: whoever reads may be waiting for it."""
-        self._session.emit(event_facts(event))
-        sys.stdout.flush()
+        self._out.write(json.dumps(event_facts(event), ensure_ascii=False) + "\n")
+        self._out.flush()
 
     def notice(self, error: Unavailable) -> None:
         """Said only when asked."""
         if self._verbose:
             note(f"{error}; going on at the next byte")
+
+    async def finish(self) -> None:
+        """Nothing was held back."""
 
 
 def event_facts(event: Event) -> Facts:
@@ -159,6 +207,8 @@ def event_facts(event: Event) -> Facts:
                 "end": event.end,
                 "reason": (event.reason.name or "").lower(),
             }
+        case Position():
+            return {"event": "position", "offset": event.offset}
         case Started():
             return {"event": "started", "job": job_facts(message(types.JobRecord, event.record))}
         case End():

@@ -1,12 +1,13 @@
-"""What people type, as values: sizes, lengths of time, signals, labels, variables.
+"""What people type, as values: sizes, times and their lengths, signals, labels, variables.
 
-Everything raises ValueError with one clause that says what is accepted. Pure: the environment that `--env NAME` copies
-from is handed in.
+Everything raises ValueError with one clause that says what is accepted (of times, MOMENTS does). Pure: the environment that `--env NAME` copies
+from, the present and its time zone are handed in.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from signal import Signals
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|[smhdw])?", re.IGNORECASE | re.ASCII)
+_CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
+_TODAY = re.compile(_CLOCK, re.ASCII)
+_DATE = re.compile(rf"\d{{4}}-\d\d-\d\d([T ]{_CLOCK})?", re.ASCII)
+_UNIX = re.compile(r"@(\d{1,11})(?:\.(\d+))?", re.ASCII)
+MOMENTS = (
+    "a length of time ago (10m, 1d); a date, a time of day or both (12:30, 2026-11-29T12:00:00Z); or @UNIX"
+)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -43,6 +51,29 @@ def seconds(text: str) -> float:
     if rest or not text.strip():
         raise ValueError(f"'{text}' is no length of time: numbers with ms, s, m, h, d or w (90, 10m, 1h30m)")
     return total
+
+
+def moment(text: str, *, now: datetime, local: Callable[[datetime], datetime]) -> datetime:
+    """A time: "10m", "1d" (so long before `now`), "2026-11-29T12:00:00Z", "2026-11-29 12:30", "12:30", "@UNIX".
+
+    Without a zone it is local time, which `local` makes of a naive datetime; without a date it is of today, `now` being in
+    local time. What is finer than microseconds is cut off. A bare number is none: docker would take it for @UNIX.
+    """
+    typed = text.strip().upper()
+    try:
+        if found := _UNIX.fullmatch(typed):
+            micros = int((found[2] or "")[:6].ljust(6, "0"))
+            return datetime.fromtimestamp(int(found[1]), UTC) + timedelta(microseconds=micros)
+        if _TODAY.fullmatch(typed):
+            typed = f"{now:%Y-%m-%d}T{typed}"
+        if _DATE.fullmatch(typed):
+            named = datetime.fromisoformat(typed)
+            return local(named) if named.tzinfo is None else named
+        if not typed[-1:].isdigit():
+            return now - timedelta(seconds=seconds(typed))
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise ValueError(f"'{text}' is no time")
 
 
 def cores(text: str) -> float:
@@ -102,6 +133,13 @@ def offset(text: str) -> int:
     """A byte's position: a whole number from 0 on."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"'{text}' is no offset: a whole number from 0 on")
+    return int(text)
+
+
+def lines(text: str) -> int:
+    """How many lines: a whole number from 0 on."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"'{text}' is no number of lines: a whole number from 0 on")
     return int(text)
 
 

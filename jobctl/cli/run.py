@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -36,5 +37,5 @@ async def run(
         if session.as_json:
             from jobctl.cli.describe import JsonLines  # noqa: PLC0415 - loads the message classes
 
-            return await run_request(client.connection, request, view=JsonLines(session, verbose=verbose))
+            return await run_request(client.connection, request, view=JsonLines(sys.stdout, verbose=verbose))
         return await run_request(client.connection, request, view=Plain(verbose=verbose))

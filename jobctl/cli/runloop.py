@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Protocol, Self
 
 from jobctl import requests
 from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS
 from jobctl.cli.failure import note, run_to_end
-from jobctl.cli.sink import Sink
+from jobctl.cli.sink import Sink, cannot_write, while_read
 from jobctl.connection import Connection
 from jobctl.contexts import choose
 from jobctl.ending import EXITED, SIGNALED, STOPPED, Ending, parse_ending
@@ -25,7 +25,7 @@ from jobctl.output import Cursor, follow
 from jobctl.translate import time_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from jobctl.errors import Unavailable
@@ -43,18 +43,21 @@ class View(Protocol):
     def notice(self, error: Unavailable) -> None:
         """The connection broke and is tried again."""
 
+    async def finish(self) -> None:
+        """There will be no more; shows what was held back."""
+
 
 class Plain:
-    """Bytes as they are: stdout to stdout, stderr to stderr; a gap is a note."""
+    """Bytes as they are, each stream to its sink: our stdout and stderr; a gap is a note."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._sinks = {Stream.STDOUT: Sink(1), Stream.STDERR: Sink(2)}
+    def __init__(self, sinks: Mapping[Stream, Sink] | None = None, *, verbose: bool = False) -> None:
+        self._sinks = sinks or {Stream.STDOUT: Sink(1), Stream.STDERR: Sink(2)}
         self._verbose = verbose
 
     async def show(self, event: Event) -> None:
         """Chunks and gaps; the rest is not for the eye."""
         if isinstance(event, Chunk):
-            await self._sinks[event.stream].write(event.data)
+            await self.put(event.stream, event.data)
         elif isinstance(event, Gap):
             note(f"bytes {event.start} to {event.end} of the output are gone: {event.why}")
 
@@ -62,6 +65,13 @@ class Plain:
         """Said only when asked."""
         if self._verbose:
             note(f"{error}; going on at the next byte")
+
+    async def put(self, stream: Stream, data: bytes) -> None:
+        """Bytes of one stream to its place."""
+        await self._sinks[stream].write(data)
+
+    async def finish(self) -> None:
+        """Nothing was held back."""
 
 
 def run_plain(argv: Sequence[str]) -> int:
@@ -89,19 +99,22 @@ async def run(connection: Connection, request: bytes, *, view: View) -> int:
             return SIGPIPE_STATUS
         except OSError as error:
             await interrupts.stop()
-            raise JobctlError(f"cannot write the output: {(error.strerror or str(error)).lower()}") from error
+            raise cannot_write("the output", error) from error
         except asyncio.CancelledError:
             return INTERRUPTED
 
 
 async def _show_all(connection: Connection, cursor: Cursor, interrupts: Interrupts, view: View) -> int:
-    async with aclosing(follow(connection, cursor, patience=PATIENCE, notice=view.notice)) as events:
-        async for event in events:
-            if isinstance(event, Started):
-                interrupts.started()
-            await view.show(event)
-            if isinstance(event, End) and event.termination is not None:
-                return _status(cursor.job_id, parse_ending(event.termination))
+    events = follow(connection, cursor, patience=PATIENCE, notice=view.notice)
+    with ExitStack() as reading:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Started):
+                    interrupts.started()
+                    reading.enter_context(while_read(1))  # before, there is no job that could be stopped
+                await view.show(event)
+                if isinstance(event, End) and event.termination is not None:
+                    return _status(cursor.job_id, parse_ending(event.termination))
     raise Internal("the worker did not tell how the job ended", job_id=cursor.job_id)
 
 

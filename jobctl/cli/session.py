@@ -66,12 +66,12 @@ def show(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def read(option: str, parser: Callable[[str], T], text: str) -> T:
+def read(option: str, parser: Callable[[str], T], text: str, *, hint: str = "") -> T:
     """The value of an option; raises InvalidArgument naming the option, which is wrong usage."""
     try:
         return parser(text)
     except ValueError as error:
-        raise InvalidArgument(f"{option}: {error}", field=option) from None
+        raise InvalidArgument(f"{option}: {error}", field=option, hint=hint) from None
 
 
 def read_all(option: str, parser: Callable[[Iterable[str]], T], texts: Iterable[str]) -> T:

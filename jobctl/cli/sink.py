@@ -2,14 +2,24 @@
 
 A pipe or a terminal is opened a second time for writing without blocking, for the flag belongs to the open file
 and the first one is shared with whoever started us (a shell would find its own terminal changed). A reader that does
-not read then costs Ctrl-C nothing. Files take everything at once. Sources: pipe(7), open(2) on O_NONBLOCK.
+not read then costs Ctrl-C nothing. Files take everything at once. A reader that leaves is noticed at once, too:
+otherwise only the next write would tell, and a silent job makes none.
+
+Sources: pipe(7); open(2) on O_NONBLOCK; epoll_ctl(2) on EPOLLERR and EPOLLHUP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
+from typing import TYPE_CHECKING, Self
+
+from jobctl.errors import JobctlError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class Sink:
@@ -29,6 +39,55 @@ class Sink:
                 left = left[os.write(self._open, left) :]
             except BlockingIOError:
                 await _writable(self._open)
+
+
+def cannot_write(what: str, error: OSError) -> JobctlError:
+    """Our own side of things: a disk that is full, a folder that is not there."""
+    return JobctlError(f"cannot write {what}: {(error.strerror or str(error)).lower()}")
+
+
+class while_read:
+    """What is inside ends with BrokenPipeError as soon as nobody reads this descriptor any more.
+
+    A pipe or a socket that is asked for no event reports its other end's leaving all the same. Anything else is
+    never left: a file has no reader, and a terminal that goes away says so by SIGHUP.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._epoll: select.epoll | None = None
+        self._left = False
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._cancels = self._task.cancelling() if self._task else 0
+        mode = os.fstat(self._descriptor).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            self._epoll = select.epoll(1)
+            self._epoll.register(self._descriptor, 0)
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._reader_left)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+        if not self._left or self._task is None:
+            return
+        if self._task.uncancel() <= self._cancels and kind is asyncio.CancelledError:
+            raise BrokenPipeError from error
+
+    def _reader_left(self) -> None:
+        self._close()
+        if self._task is not None:
+            self._left = True
+            self._task.cancel()
+
+    def _close(self) -> None:
+        if self._epoll is not None:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
 
 
 def _without_blocking(descriptor: int) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from jobctl import types
 from jobctl.cli import parse
 from jobctl.cli.limits import LimitFlags
 from jobctl.cli.session import read, read_all
@@ -36,6 +37,10 @@ class JobFlags(LimitFlags):
     """The signal that stopping it begins with, instead of TERM."""
     stop_grace: str | None = None
     """How long stopping it waits before it is killed, instead of 10s."""
+    output_max: str | None = None
+    """Output that is kept of it, instead of the worker's own cap: 512M."""
+    output_keep: str | None = None
+    """What to keep of more than that: newest (the default), oldest, or all: it then waits in its write."""
     wait_for_tree: bool = False
     """It ends with its last process, not with its first."""
     request_id: str | None = None
@@ -64,10 +69,33 @@ class JobFlags(LimitFlags):
         if (limits := self.limits()) is not None:
             found["limits"] = limits
             found["best_effort_limits"] = self.best_effort
+        if self.output_max is not None or self.output_keep is not None:
+            found["output_cap"] = self._output_cap()
         return found
+
+    def _output_cap(self) -> types.OutputCap:
+        keep = types.Keep(types.Keep.NEWEST)
+        if self.output_keep is not None:
+            keep = read("--output-keep", _keep, self.output_keep)
+        if self.output_max is not None:
+            return types.OutputCap(max_bytes=read("--output-max", parse.size, self.output_max), keep=keep)
+        if keep is not types.Keep.ALL:
+            raise InvalidArgument(
+                f"--output-keep {self.output_keep} of how much",
+                field="--output-keep",
+                hint="add --output-max 512M, say",
+            )
+        return types.OutputCap(keep=keep)
 
 
 NO_FLAGS = JobFlags()
+
+
+def _keep(text: str) -> types.Keep:
+    known = {(keep.name or "").lower(): keep for keep in types.Keep if keep}
+    if text.lower() not in known:
+        raise ValueError(f"'{text}' is none of {', '.join(known)}")
+    return types.Keep(known[text.lower()])
 
 
 def program(argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from jobctl import types
 from jobctl.cli import render, resources
 from jobctl.cli.describe import job_facts, word
 from jobctl.cli.session import DEFAULT, Session, show
@@ -12,8 +13,9 @@ from jobctl.cli.several import each
 from jobctl.ending import parse_ending
 
 if TYPE_CHECKING:
+    from generated.jobworker.v1 import OutputCap
     from jobctl.job import Job
-    from jobctl.types import JobRecord
+    from jobctl.types import JobRecord, OutputBlock
 
 
 async def status(*jobs: str, session: Session = DEFAULT) -> int:
@@ -77,11 +79,37 @@ def _output(record: JobRecord) -> str:
     output = record.output
     if output is None:
         return ""
-    if not (output.head or output.dropped):
-        return f"{render.size(output.size)}, kept whole" if output.size else "none"
-    lost = [f"the first {render.size(output.head)} are gone"] if output.head else []
-    lost += [f"{render.size(output.dropped)} were not stored"] if output.dropped else []
-    return ", ".join([render.size(output.size), *lost])
+    kept, size = output.size - output.head - output.dropped, render.size(output.size)
+    if not output.size:
+        text = "none"
+    elif kept == output.size:
+        text = f"{size}, kept whole"
+    else:
+        which = "oldest" if output.dropped and not output.head else "newest"
+        text = f"{which} {render.size(kept)} of {size} kept"
+        text += f", {render.size(output.dropped)} not stored" if output.dropped else ""
+    waiting = f", {render.paint(f'waiting: {blocked(output.blocked)}', 'yellow')}" if output.blocked else ""
+    return _with_limit(text, cap(output.cap), what="cap") + waiting
+
+
+def cap(kept: OutputCap | None) -> str | None:
+    """How much is kept in words: "512 MiB, newest kept"; None where it is not known or not capped."""
+    if kept is None or kept.max_bytes is None:
+        return None
+    ways = {types.Keep.OLDEST: "oldest kept", types.Keep.ALL: "then it waits"}
+    return f"{render.size(kept.max_bytes)}, {ways.get(kept.keep, 'newest kept')}"
+
+
+def blocked(why: OutputBlock) -> str:
+    """Why a job waits in its write."""
+    words = {types.OutputBlock.DISK: "disk full", types.OutputBlock.CAP: "cap reached"}
+    return words.get(why) or word(why)
+
+
+def _with_limit(text: str, limit: str | None, *, what: str = "limit") -> str:
+    if limit is None:
+        return text
+    return f"{text} ({what} {limit})" if text else f"{what} {limit}"
 
 
 def _several(count: int, one: str, many: str) -> str:

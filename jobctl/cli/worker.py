@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from jobctl.cli import render
-from jobctl.cli.describe import time, word
+from jobctl.cli.describe import storage_facts, time, word
 from jobctl.cli.session import DEFAULT, Session, show
+from jobctl.cli.status import cap
+
+if TYPE_CHECKING:
+    from jobctl.types import Retention, Storage
 
 
 async def worker(*, session: Session = DEFAULT) -> int:
@@ -29,6 +34,7 @@ async def worker(*, session: Session = DEFAULT) -> int:
                 "role": word(found.role),
                 "supervisor_pid": found.supervisor_pid,
             }
+            | ({} if found.storage is None else {"storage": storage_facts(found.storage)})
         )
         return 0
     controllers = ", ".join(f"{name} on {where}" for name, where in sorted(found.controllers.items()))
@@ -38,5 +44,28 @@ async def worker(*, session: Session = DEFAULT) -> int:
     )
     show(f"  jobs      {found.jobs_running} running, {found.jobs_ended} ended")
     show(f"  cgroups   {word(found.cgroup_mode)}{f' ({controllers})' if controllers else ''}")
+    for line in _storage(found.storage) if found.storage else ():
+        show(line)
     show(f"  you       {found.client_id}, {word(found.role)}")
     return 0
+
+
+def _storage(storage: Storage) -> list[str]:
+    lines = [
+        f"  storage   {render.size(storage.free_bytes)} free, {render.size(storage.ended_bytes)} used by ended jobs",
+        f"  keeps     {_kept(storage.retention)}; of a job's output {cap(storage.default_cap) or 'all'}",
+    ]
+    if storage.blocked_jobs:
+        jobs = f"{storage.blocked_jobs} job{'s wait' if storage.blocked_jobs > 1 else ' waits'}"
+        lines.append(render.paint(f"  warning   {jobs} to write output: disk full", "yellow"))
+    return lines
+
+
+def _kept(retention: Retention) -> str:
+    """What is kept of ended jobs."""
+    limits = [
+        "" if retention.max_bytes is None else render.size(retention.max_bytes),
+        "" if retention.max_age is None else render.span(retention.max_age),
+        "" if retention.max_jobs is None else f"{retention.max_jobs:,} jobs",
+    ]
+    return f"ended jobs up to {', '.join(filter(None, limits))}" if any(limits) else "all ended jobs"

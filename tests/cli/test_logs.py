@@ -30,7 +30,7 @@ def test_of_a_running_job_without_following(jobctl: Jobctl) -> None:
 
 def test_following_ends_with_the_job(jobctl: Jobctl) -> None:
     job = jobctl.text("start", "--", *programs.lines(20, pause=0.02))
-    done = jobctl("logs", "--follow", job)
+    done = jobctl("logs", "--follow", "--quiet", job)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"".join(b"line %d\n" % n for n in range(1, 21))
 

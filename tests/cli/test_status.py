@@ -21,7 +21,7 @@ def test_of_a_running_job(jobctl: Jobctl) -> None:
         r"  command   /bin/sh -c 'echo ready; exec sleep 3600' sh  in /usr( as uid \d+)?", lines[1]
     )
     assert re.fullmatch(r"  state     running for [\d.]+ s", lines[2])
-    assert lines[-1] == "  output    6 B, kept whole"
+    assert re.fullmatch(r"  output    6 B, kept whole( \(cap .*\))?", lines[-1])
     jobctl("stop", job)
 
 
@@ -59,7 +59,9 @@ def test_for_programs(jobctl: Jobctl) -> None:
     assert record["state"] == "ended"
     assert record["result"] == {"reason": "exited", "exit_code": 3, "exit_status": 3}
     assert record["argv"][0] == "/bin/sh"
+    cap = record["output"].pop("cap")
     assert record["output"] == {"size": 1, "head": 0, "dropped": 0}
+    assert (cap["keep"], type(cap["max_bytes"])) == ("newest", int)
     for moment in ("created_at", "started_at", "ended_at"):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", record[moment])
 

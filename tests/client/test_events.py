@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from generated.jobworker import v1
 from jobctl import events
-from jobctl.events import Chunk, End, Gap, Started, Stream
+from jobctl.events import Chunk, End, Gap, Position, Started, Stream
 from jobctl.output import Cursor
 from jobwire.codec import encode
 from jobwire.wire import WireError, field_bytes, field_varint
@@ -67,8 +67,16 @@ def test_a_start() -> None:
     assert events.parse(encode(v1.RunJobResponse(started=record))) == Started(encode(record))
 
 
+@given(offset=NUMBERS)
+def test_a_position(offset: int) -> None:
+    message = v1.StreamOutputResponse(position=v1.Position(offset=offset))
+    assert events.parse(encode(message)) == Position(offset)
+
+
 def test_every_event_of_the_api_is_known() -> None:
-    assert set(v1.RunJobResponse.__dataclass_fields__) == {"chunk", "gap", "end", "started"}
+    known = {"chunk", "gap", "end", "started", "position"}
+    kinds = (v1.RunJobResponse, v1.StreamOutputResponse)
+    assert {name for kind in kinds for name in kind.__dataclass_fields__} == known
 
 
 def test_an_event_from_the_future_is_passed_over() -> None:

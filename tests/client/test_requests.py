@@ -22,6 +22,11 @@ LIMITS = st.builds(
     memory_bytes=st.none() | st.integers(0, 2**64 - 1),
     pids=st.none() | st.integers(0, 2**64 - 1),
 )
+CAPS = st.builds(
+    v1.OutputCap,
+    max_bytes=st.none() | st.integers(0, 2**64 - 1),
+    keep=st.sampled_from([v1.Keep(keep) for keep in v1.Keep]),
+)
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
@@ -36,6 +41,7 @@ OPTIONS = st.fixed_dictionaries(
         "stop_signal": st.integers(1, 64),
         "stop_grace": SPANS,
         "best_effort_limits": st.booleans(),
+        "output_cap": CAPS,
     },
 )
 
@@ -71,12 +77,11 @@ def test_a_signal(job_id: str, signal: int, tree: bool) -> None:
     assert request == v1.SignalJobRequest(job_id=job_id, signal=signal, tree=tree)
 
 
-@given(TEXT, st.integers(0, 2**63 - 1), st.booleans(), st.lists(st.sampled_from([1, 2]), max_size=2))
-def test_a_stream_of_output(job_id: str, offset: int, follow: bool, streams: list[int]) -> None:
-    data = requests.output(job_id, offset=offset, follow=follow, streams=streams)
-    chosen = [v1.Stream(number) for number in streams]
+@given(TEXT, st.integers(0, 2**64 - 1))
+def test_a_stream_of_output(job_id: str, offset: int) -> None:
+    data = requests.output(job_id, offset=offset, rest=requests.FOLLOW)
     assert decode(v1.StreamOutputRequest, data) == v1.StreamOutputRequest(
-        job_id=job_id, offset=offset, follow=follow, streams=chosen
+        job_id=job_id, offset=offset, follow=True
     )
 
 
@@ -136,6 +141,8 @@ def test_paths_are_arguments_too() -> None:
         (["true"], {"timeout": float("nan")}, "spec.timeout"),
         (["true"], {"stop_grace": float("inf")}, "spec.stop_grace"),
         (["true"], {"env": {"X": "\udcff"}}, "spec.env"),
+        (["true"], {"output_cap": v1.OutputCap(max_bytes=-1)}, "spec.output_cap.max_bytes"),
+        (["true"], {"output_cap": v1.OutputCap(max_bytes=2**64)}, "spec.output_cap.max_bytes"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_here(argv: Any, options: Any, field: str) -> None:

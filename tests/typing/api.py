@@ -4,12 +4,12 @@ Imports nothing but jobctl. What users may write is here once; a change that bre
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import assert_type
 
 import jobctl
-from jobctl import Chunk, Client, EndReason, Gap, Job, JobState, Limits, Stream
+from jobctl import Chunk, Client, EndReason, Gap, Job, JobState, Keep, Limits, OutputBlock, OutputCap, Stream
 
 
 async def how_to_connect() -> None:
@@ -28,6 +28,7 @@ async def how_to_start(client: Client) -> Job:
     await client.start(["make"], deadline=5, request_id="key", job_id=None, **options)
     await client.start(["make"], tiemout=600)  # type: ignore[call-arg]
     await client.start(["make"], timeout="10m")  # type: ignore[arg-type]
+    await client.start(["make"], output_cap=2**20)  # type: ignore[arg-type]
     await client.start([1])  # type: ignore[list-item]
     return await client.start(
         ["make"],
@@ -35,6 +36,7 @@ async def how_to_start(client: Client) -> Job:
         workdir="/srv",
         user="ci",
         stop_signal=2,
+        output_cap=OutputCap(max_bytes=512 * 2**20, keep=Keep.OLDEST),
     )
 
 
@@ -51,6 +53,8 @@ async def how_to_follow(job: Job, sink: list[bytes]) -> None:
         assert_type(output, jobctl.Output)
         assert_type([c async for c in output], list[Chunk])
         assert_type(output.offset, int)
+    job.output(tail_lines=20, since=timedelta(minutes=10), until=datetime.now(UTC), until_offset=1 << 40)
+    job.output(tail_bytes=4096, since=60)  # type: ignore[arg-type]
     job.output(on_gap=told)
     job.output(streams="stdout")  # type: ignore[arg-type]
 
@@ -90,6 +94,9 @@ async def how_to_act(job: Job) -> None:
     assert_type(record.started_at, datetime | None)
     assert_type(record.termination, jobctl.Termination | None)
     assert_type(record.output, jobctl.OutputInfo | None)
+    if record.output and record.output.blocked == OutputBlock.DISK:
+        assert_type((record.output.size, record.output.head, record.output.dropped), tuple[int, int, int])
+        await job.output(offset=record.output.head).aclose()
     assert_type(job.id, str)
 
 
@@ -104,7 +111,12 @@ async def how_to_find(client: Client) -> None:
 
 
 async def how_to_administer(client: Client) -> None:
-    assert_type(await client.worker(), jobctl.Worker)
+    worker = await client.worker()
+    assert_type(worker, jobctl.Worker)
+    assert_type(worker.storage, jobctl.Storage | None)
+    if worker.storage:
+        assert_type(worker.storage.retention, jobctl.Retention)
+        assert_type(worker.storage.blocked_jobs, int)
     assert_type(await client.list_clients(), Sequence[jobctl.ClientRecord])
     record = await client.register_client("bob", certificate=b"", role=jobctl.Role.OPERATOR, unix_user="bob")
     assert_type(record, jobctl.ClientRecord)

@@ -1,8 +1,11 @@
 """What people type becomes the value they mean, or a clause that says what is accepted."""
 
+import re
 import signal
+import zoneinfo
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from hypothesis import given
@@ -96,12 +99,15 @@ def test_cores() -> None:
 def test_counts_and_offsets() -> None:
     assert parse.count("100") == 100
     assert parse.offset("0") == 0
+    assert (parse.lines("0"), parse.lines("20")) == (0, 20)
     for text in ("0", "-1", "1.5", "x", "", "٣"):
         with pytest.raises(ValueError, match="whole number above 0"):
             parse.count(text)
     for text in ("-1", "1.5", "x", ""):
         with pytest.raises(ValueError, match="is no offset"):
             parse.offset(text)
+        with pytest.raises(ValueError, match="is no number of lines"):
+            parse.lines(text)
 
 
 @pytest.mark.parametrize("number", sorted(signal.Signals))
@@ -137,7 +143,80 @@ def test_labels_and_variables_without_a_value() -> None:
         parse.variables(["=x"], {})
 
 
-READERS = [parse.size, parse.seconds, parse.cores, parse.count, parse.offset, parse.signal]
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+NOW = datetime(2026, 11, 29, 15, 0, 0, 250_000, BERLIN)
+
+
+def moment(text: str, *, now: datetime = NOW) -> datetime:
+    zone = now.tzinfo
+    return parse.moment(text, now=now, local=lambda naive: naive.replace(tzinfo=zone))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10m", NOW - timedelta(minutes=10)),
+        ("2h30m", NOW - timedelta(minutes=150)),
+        ("1d", NOW - timedelta(days=1)),
+        ("1.5H", NOW - timedelta(minutes=90)),
+        ("0s", NOW),
+        ("2026-11-29T12:00:00Z", datetime(2026, 11, 29, 12, tzinfo=UTC)),
+        ("2026-11-29t12:00:00z", datetime(2026, 11, 29, 12, tzinfo=UTC)),
+        ("2026-11-29T12:00:00.5+05:30", datetime(2026, 11, 29, 6, 30, 0, 500_000, UTC)),
+        ("2026-11-29T12:00:00.123456789-01:00", datetime(2026, 11, 29, 13, 0, 0, 123_456, UTC)),
+        ("2026-11-29 12:30", datetime(2026, 11, 29, 12, 30, tzinfo=BERLIN)),
+        ("2026-07-29 12:30", datetime(2026, 7, 29, 10, 30, tzinfo=UTC)),  # summer, by the zone's own rules
+        ("2026-11-29", datetime(2026, 11, 29, tzinfo=BERLIN)),
+        ("12:30", datetime(2026, 11, 29, 12, 30, tzinfo=BERLIN)),
+        (" 12:30:05.25 ", datetime(2026, 11, 29, 12, 30, 5, 250_000, BERLIN)),
+        ("23:59", datetime(2026, 11, 29, 23, 59, tzinfo=BERLIN)),
+        ("@0", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("@1764417600", datetime(2025, 11, 29, 12, tzinfo=UTC)),
+        ("@1764417600.0000019", datetime(2025, 11, 29, 12, 0, 0, 1, UTC)),
+    ],
+)
+def test_times(text: str, value: datetime) -> None:
+    assert moment(text) == value
+    assert moment(text).tzinfo is not None
+
+
+@given(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), st.sampled_from([UTC, BERLIN]))
+def test_a_time_that_is_printed_is_read_back(when: datetime, zone: tzinfo) -> None:
+    then = when.replace(tzinfo=zone)
+    assert moment(then.isoformat()) == then
+    assert moment(then.astimezone(UTC).isoformat().replace("+00:00", "Z")) == then
+    assert moment(when.isoformat(sep=" "), now=NOW.astimezone(zone)) == then
+    assert moment(f"@{int(then.timestamp())}") == then.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "now", "90", "1764417600", "-10m", "@", "@-1", "@1e9", "@99999999999999", "@1.2.3"),
+        *("2026-13-01", "2026-02-30", "2026-11-29T25:00", "24:00", "12:60", "12", "12:3", "12:30pm"),
+        *("2026-11-29T12:00:00+5", "2026-11-29Z", "20261129", "2026-W48-7", "11/29/2026", "99999999w"),
+        *("2026-11-29T12:00:00Z Z", "٢٠٢٦-11-29", "1h30"),
+    ],
+)
+def test_no_times(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no time$"):
+        moment(text)
+
+
+def test_the_times_that_are_named_as_accepted_are() -> None:
+    named = re.findall(r"[\dTZ:-]+[md\dZ]\b", parse.MOMENTS)
+    assert len(named) == 4
+    for text in named:
+        moment(text)
+
+
+@given(st.text() | st.from_regex(r"[0-9TZ:@. +-]+"))
+def test_whatever_is_typed_is_a_time_or_a_refusal(text: str) -> None:
+    with suppress(ValueError):
+        assert moment(text).utcoffset() is not None
+
+
+READERS = [parse.size, parse.seconds, parse.cores, parse.count, parse.lines, parse.offset, parse.signal]
 
 
 @given(st.text(), st.sampled_from(READERS))
