@@ -129,7 +129,11 @@ class LiveJobs:
 
     def _on_launch(self, job: LiveJob, done: asyncio.Future[Reply]) -> None:
         if job.started.done():
-            done.exception()
+            if (
+                done.exception() is None and done.result()["op"] == "launched"
+            ):  # its end came in the same breath
+                limits.take(job.record, done.result())
+                self._store.update(job.record)
             return
         if isinstance(done.exception(), LinkLostError):
             job.started.set_result(False)

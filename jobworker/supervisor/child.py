@@ -75,6 +75,8 @@ def run(place: Place) -> None:
         order = _await_order(place)
         _obey(order, place, blocked=[])
     except BaseException as error:  # nothing may unwind into the copy of the nurse
+        if isinstance(error, MemoryError):
+            place.stage = "limit"
         _report(place, error, order)
     finally:
         os._exit(127)
@@ -140,6 +142,8 @@ def _report(place: Place, error: BaseException, order: Order | None) -> None:
 
 
 def _explain(stage: str, error: BaseException, order: Order | None) -> str:
+    if stage == "limit":
+        return "rlimits.as or rlimits.data leaves too little memory to execute anything"
     if not isinstance(error, OSError):
         return f"internal error: {error!r}"
     reason = os.strerror(error.errno or 0).lower()

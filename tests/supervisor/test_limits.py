@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import probes
+from tests.harness import probes, processes
 from tests.supervisor.peer import Peer, Supervisor, wait_for_output
 
 PYTHON = [sys.executable, "-S", "-E", "-s", "-c"]
@@ -93,13 +93,79 @@ def test_a_kill_of_a_child_only_is_counted_too(peer: Peer, job: str) -> None:
     assert (record["exit_code"], record["oom_kills"]) == (0, 1)
 
 
-def test_a_cpu_limit_holds(supervisor: Supervisor, peer: Peer, job: str) -> None:
+@pytest.mark.parametrize("cpus", [0.25, 0.5])
+def test_a_burner_gets_the_cpu_time_it_may_have_within_five_percent(
+    supervisor: Supervisor, peer: Peer, job: str, cpus: float
+) -> None:
+    """Measured between two moments that the program chooses: from one refill of its quota to another."""
     script = (
-        "import time\nuntil = time.process_time() + 0.3\nbegan = time.monotonic()\n"
-        "while time.process_time() < until: pass\nprint(time.monotonic() - began)"
+        "import time\n"
+        "def refill():\n"  # a gap in which it did not run ends with one
+        "    last = time.monotonic()\n"
+        "    while (now := time.monotonic()) - last < 0.02: last = now\n"
+        "    return now, time.process_time()\n"
+        "began, used = refill()\n"
+        "while time.monotonic() - began < 3: pass\n"
+        "ended, total = refill()\n"
+        "print((total - used) / (ended - began))"
     )
-    peer.run(job, [*PYTHON, script], limits={"cpus": 0.25})
-    assert float(supervisor.output(job)) > 0.8
+    record = peer.run(job, [*PYTHON, script], limits={"cpus": cpus})
+    assert float(supervisor.output(job)) == pytest.approx(cpus, rel=0.05)
+    assert record["usage"]["cpu_throttled_usec"] > 500_000
+
+
+def test_a_fork_bomb_is_held_and_dies_whole(supervisor: Supervisor, peer: Peer, job: str) -> None:
+    script = "import os\nwhile True:\n  try: os.fork()\n  except OSError: print('held', flush=True)"
+    launched = peer.launch(job, [*PYTHON, script], limits={"pids": 40})
+    wait_for_output(supervisor.job_directory(job) / "output.log", b"held")
+    assert peer.call({"op": "usage", "job": job})["usage"]["pids"] <= 40
+    peer.stop(job, grace_ms=0)
+    record = peer.exited(job)
+    assert (record["survivors"], record["usage"]["pids_peak"]) == (0, 40)
+    assert not processes.alive(launched["pid"])
+
+
+def test_weights_and_swap_are_read_back(peer: Peer, job: str) -> None:
+    limits = {"cpu_weight": 333, "memory_bytes": 64 * MIB, "swap_bytes": 16 * MIB}
+    launched = peer.launch(job, ["sleep", "1000"], limits=limits)
+    assert launched["limits"] == limits
+    shares = round(333 * 1024 / 100)
+    assert int(cgroup_file(launched, "cpu", "cpu.shares", "cpu.weight")) in (333, shares)
+    swap = int(cgroup_file(launched, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max"))
+    assert swap in (16 * MIB, (64 + 16) * MIB)
+    peer.stop(job)
+    peer.exited(job)
+
+
+def test_swap_by_itself_needs_a_kernel_that_counts_it_so(peer: Peer, job: str) -> None:
+    reply = peer.launch(job, ["true"], limits={"swap_bytes": 0})
+    if peer.welcome["cgroup"]["controllers"]["memory"] == "v1":
+        assert "swap_bytes: cgroup v1 counts swap together with memory" in reply["detail"]
+    else:
+        assert reply["limits"] == {"swap_bytes": 0}
+        peer.exited(job)
+
+
+def test_a_weight_that_means_nothing_here_is_refused_or_told(peer: Peer, job: str) -> None:
+    missing = [entry["limit"] for entry in peer.welcome["cgroup"]["unenforced"]]
+    if "io_weight" not in missing:
+        pytest.skip("a disk of this machine shares its time by weight")
+    failed = peer.launch(job, ["true"], limits={"io_weight": 50})
+    assert failed["detail"].startswith("io_weight: no disk shares its time by weight")
+    launched = peer.launch(job + "-b", ["true"], limits={"io_weight": 50, "pids": 9}, best_effort=True)
+    assert launched["limits"] == {"pids": 9}
+    assert [entry["limit"] for entry in launched["unenforced"]] == ["io_weight"]
+    peer.exited(job + "-b")
+
+
+def test_what_was_found_missing_is_what_is_refused(peer: Peer, job: str) -> None:
+    values = {"cpus": 1, "cpu_weight": 50, "memory_bytes": 1 << 30, "pids": 1000, "io_weight": 50}
+    missing = {entry["limit"] for entry in peer.welcome["cgroup"]["unenforced"]}
+    for name, value in values.items():
+        reply = peer.launch(f"{job}-{name}", ["true"], limits={name: value})
+        assert (reply["op"] == "failed") == (name in missing), reply
+        if reply["op"] == "launched":
+            peer.exited(f"{job}-{name}")
 
 
 def test_limits_of_one_job_are_not_those_of_another(supervisor: Supervisor, peer: Peer, job: str) -> None:
