@@ -18,6 +18,7 @@ from _signal import SIG_SETMASK, pthread_sigmask  # type: ignore[import-not-foun
 
 _ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
 _DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
+_NO_MEMORY = "rlimits.as or rlimits.data leaves too little memory to execute anything"
 _HEAD_LENGTH = 4096  # bytes of a program looked at to see what it needs
 
 
@@ -142,10 +143,8 @@ def _report(place: Place, error: BaseException, order: Order | None) -> None:
 
 
 def _explain(stage: str, error: BaseException, order: Order | None) -> str:
-    if stage == "limit":
-        return "rlimits.as or rlimits.data leaves too little memory to execute anything"
     if not isinstance(error, OSError):
-        return f"internal error: {error!r}"
+        return _NO_MEMORY if isinstance(error, MemoryError) else f"internal error: {error!r}"
     reason = os.strerror(error.errno or 0).lower()
     if stage == "cgroup":
         return f"cannot enter its cgroup: {reason}"
