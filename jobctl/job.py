@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from jobctl.client import Client
 
-_TERMINATION, _USAGE, _OUTPUT = 8, 9, 11  # fields of JobRecord
-_SEARCH = 64 << 10  # bytes of output before its end that are searched for stderr
+_TERMINATION, _USAGE = 8, 9  # fields of JobRecord
 
 
 class Job:
@@ -107,22 +106,16 @@ class Job:
         termination = part(record, _TERMINATION)
         if not termination:
             raise JobctlError(f"job {self.id} has not ended", hint="await job.wait()", job_id=self.id)
-        tail = b"" if parse_ending(termination).ok else await self._stderr_tail(record)
+        tail = b"" if parse_ending(termination).ok else await self._stderr_tail()
         return result_of(self.id, termination=termination, usage=part(record, _USAGE), stderr_tail=tail)
 
-    async def _stderr_tail(self, record: bytes) -> bytes:
-        """The end of stderr as far as it is among the last bytes of the output; b"" when it cannot be had."""
-        size = message(types.OutputInfo, part(record, _OUTPUT)).size
+    async def _stderr_tail(self) -> bytes:
+        """The end of stderr; what cannot be had of it is left out."""
         tail = b""
-        output = self.output(
-            offset=max(0, size - _SEARCH),
-            follow=False,
-            streams=(Stream.STDERR,),
-            on_gap=_ignore,
-        )
+        output = self.output(follow=False, streams=(Stream.STDERR,), tail_bytes=TAIL, on_gap=_ignore)
         try:
             async for chunk in output:
-                tail = (tail + chunk.data)[-TAIL:]
+                tail += chunk.data
         except JobctlError:
             return tail  # an addition to an answer that is there already
         return tail

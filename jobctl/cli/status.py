@@ -15,7 +15,7 @@ from jobctl.ending import parse_ending
 if TYPE_CHECKING:
     from generated.jobworker.v1 import OutputCap
     from jobctl.job import Job
-    from jobctl.types import JobRecord, OutputBlock
+    from jobctl.types import JobRecord, OutputBlock, OutputInfo
 
 
 async def status(*jobs: str, session: Session = DEFAULT) -> int:
@@ -47,7 +47,7 @@ def lines(record: JobRecord, now: datetime) -> list[str]:
         ("command", f"{render.command(record.spec.argv)}  in {record.workdir}{user}"),
         ("state", _state(record, now)),
         *resources.rows(record),
-        ("output", _output(record)),
+        ("output", "" if record.output is None else output(record.output)),
     ]
     return [f"{title}, owner {record.owner}{labels}", *(f"  {name:<9} {text}" for name, text in rows if text)]
 
@@ -75,21 +75,20 @@ def _killed(record: JobRecord) -> str:
     return text
 
 
-def _output(record: JobRecord) -> str:
-    output = record.output
-    if output is None:
-        return ""
-    kept, size = output.size - output.head - output.dropped, render.size(output.size)
-    if not output.size:
+def output(info: OutputInfo) -> str:
+    """How much there is of an output, what is kept of it, and whether its job waits."""
+    kept, size = info.size - info.head - info.dropped, render.size(info.size)
+    if not info.size:
         text = "none"
-    elif kept == output.size:
+    elif kept == info.size:
         text = f"{size}, kept whole"
     else:
-        which = "oldest" if output.dropped and not output.head else "newest"
+        which = "oldest" if info.dropped and not info.head else "newest"
         text = f"{which} {render.size(kept)} of {size} kept"
-        text += f", {render.size(output.dropped)} not stored" if output.dropped else ""
-    waiting = f", {render.paint(f'waiting: {blocked(output.blocked)}', 'yellow')}" if output.blocked else ""
-    return _with_limit(text, cap(output.cap), what="cap") + waiting
+        text += f", {render.size(info.dropped)} not stored" if info.dropped else ""
+    if (most := cap(info.cap)) is not None:
+        text += f" (cap {most})"
+    return text + (f", {render.paint(f'waiting: {blocked(info.blocked)}', 'yellow')}" if info.blocked else "")
 
 
 def cap(kept: OutputCap | None) -> str | None:
@@ -104,12 +103,6 @@ def blocked(why: OutputBlock) -> str:
     """Why a job waits in its write."""
     words = {types.OutputBlock.DISK: "disk full", types.OutputBlock.CAP: "cap reached"}
     return words.get(why) or word(why)
-
-
-def _with_limit(text: str, limit: str | None, *, what: str = "limit") -> str:
-    if limit is None:
-        return text
-    return f"{text} ({what} {limit})" if text else f"{what} {limit}"
 
 
 def _several(count: int, one: str, many: str) -> str:

@@ -44,13 +44,14 @@ async def worker(*, session: Session = DEFAULT) -> int:
     )
     show(f"  jobs      {found.jobs_running} running, {found.jobs_ended} ended")
     show(f"  cgroups   {word(found.cgroup_mode)}{f' ({controllers})' if controllers else ''}")
-    for line in _storage(found.storage) if found.storage else ():
+    for line in storage_lines(found.storage) if found.storage else ():
         show(line)
     show(f"  you       {found.client_id}, {word(found.role)}")
     return 0
 
 
-def _storage(storage: Storage) -> list[str]:
+def storage_lines(storage: Storage) -> list[str]:
+    """Where output is stored, what is kept there, and a warning when the disk refuses more."""
     lines = [
         f"  storage   {render.size(storage.free_bytes)} free, {render.size(storage.ended_bytes)} used by ended jobs",
         f"  keeps     {_kept(storage.retention)}; of a job's output {cap(storage.default_cap) or 'all'}",

@@ -1,6 +1,7 @@
 """Parts of a real job's output: where it begins, where it ends, over connections that are cut, and what a cap leaves of it."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ import jobctl
 from jobctl import Client, Gap, Keep, OutputCap, Stream
 from tests.client.conftest import PATIENCE, client_of
 from tests.client.proxy import proxy_to
+from tests.conftest import MakeWorker
 from tests.harness import Worker, programs
 
 MIB = 1 << 20
@@ -119,6 +121,37 @@ async def test_a_live_tail_over_connections_that_are_cut(worker: Worker) -> None
         got = first.data + b"".join([chunk.data async for chunk in output])
         cutting.cancel()
         assert got == b"".join(b"line %d\n" % n for n in range(1, 151))[first.offset :]
+
+
+async def test_who_takes_nothing_for_long_goes_on_all_the_same(make_worker: MakeWorker) -> None:
+    """The worker ends the stream of a reader that sleeps; whoever reads on sees nothing of it."""
+    worker = make_worker("--reader-patience", "1s")
+    async with client_of(worker, "alice") as client:
+        job = await client.start(programs.write_bytes(20 * MIB))
+        await job.wait(timeout=PATIENCE)
+        asked, ask = [], client.connection.stream
+
+        def stream(method: str, request: bytes) -> AsyncGenerator[bytes, None]:
+            asked.append(request)
+            return ask(method, request)
+
+        client.connection.stream = stream  # type: ignore[method-assign]
+        data = b""
+        async for chunk in job.output(tail_bytes=20 * MIB, timeout=PATIENCE):
+            assert chunk.offset == len(data)
+            if not data:
+                await asyncio.sleep(2.5)  # the reader that is slow
+            data += chunk.data
+        assert data == (b"\x01\xffbinary\n" * 3_000_000)[: 20 * MIB]
+        assert len(asked) == 2
+
+
+async def test_the_end_of_stderr_comes_with_a_failure(alice: Client) -> None:
+    """Its last bytes, however much was written to stdout after them."""
+    job = await alice.start(programs.sh("echo begin >&2; seq 3000 >&2; seq 100000; exit 3"))
+    result = await job.wait(timeout=PATIENCE)
+    expected = b"begin\n" + b"".join(b"%d\n" % n for n in range(1, 3001))
+    assert result.stderr_tail == expected[-4096:]
 
 
 async def test_the_oldest_are_kept_and_the_rest_is_one_gap_at_least(alice: Client) -> None:
