@@ -1,10 +1,14 @@
 """What the documents repeat from the source is what the source says."""
 
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+from jobctl import Job
+from jobctl.cli.logs import LogFlags
 from jobworker import lifecycle
 
 CHECKOUT = Path(__file__).parents[1]
@@ -28,3 +32,14 @@ def test_every_file_a_document_names_is_there(document: Path) -> None:
     ]
     made = CHECKOUT / "ca/out"
     assert [path for path in linked + named if not path.exists() and made not in (path, *path.parents)] == []
+
+
+def test_every_option_of_logs_is_explained() -> None:
+    text = (CHECKOUT / "docs/cli.md").read_text()
+    assert [field.name for field in dataclasses.fields(LogFlags) if f"`--{field.name}" not in text] == []
+
+
+def test_every_parameter_of_output_is_explained() -> None:
+    text = (CHECKOUT / "docs/library.md").read_text()
+    parameters = inspect.signature(Job.output).parameters
+    assert [name for name in parameters if name != "self" and f"{name}=" not in text] == []
