@@ -30,6 +30,11 @@ app.command(
     name="supervisor",
     help="Be the supervisor, as a unit of its own; serve starts one where none runs.",
 )
+app.command(
+    "jobworker.cli.doctor:doctor",
+    name="doctor",
+    help="Tell what this host can do for jobs, and what would make it do the rest.",
+)
 clients = App(name="client", help="Say who may use the worker; works while it runs, on its state directory.")
 clients.command("jobworker.cli.client:add", name="add", help="Register a client by its certificate.")
 clients.command("jobworker.cli.client:list_all", name="list", help="List clients, revoked ones too.")

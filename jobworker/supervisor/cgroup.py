@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from jobworker.supervisor.messages import Cgroups, Usage
 
+OWN_LEAF = "supervisor"  # where it moves when it sits in the cgroup that the tree goes into
 _SIGNAL_PASSES = 64  # over the list of processes, until no new one has appeared
 _VERSIONS = {"v1": cgroup_v1, "v2": cgroup_v2}
 
@@ -133,7 +134,7 @@ class Leaf:
 class Tree:
     """The directory of all leaves on cgroup2, and its twins on v1; `controllers` maps each to "v2" or "v1"."""
 
-    __slots__ = ("controllers", "fd", "into_cgroup", "path", "v1_fds", "v1_paths")
+    __slots__ = ("controllers", "fd", "into_cgroup", "left", "path", "v1_fds", "v1_paths")
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -142,6 +143,7 @@ class Tree:
         self.v1_fds: dict[str, int] = {}
         self.v1_paths: list[str] = []
         self.into_cgroup = False
+        self.left = ""  # the cgroup that we moved out of, so that it can have controllers; "" when we did not
 
     def controller(self, name: str) -> tuple[int, str]:
         """The directory that holds this controller's leaves, and its version."""
@@ -169,10 +171,20 @@ class Tree:
         }
 
     def remove(self) -> None:
-        """Removes the tree itself, at the supervisor's end; a directory that is not empty stays."""
+        """Removes the tree itself, at the supervisor's end, and goes back to where it was; what is not empty stays."""
         for path in [self.path, *self.v1_paths]:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
+        if self.left:
+            with contextlib.suppress(OSError):  # somebody else may have begun to use it
+                self._return()
+
+    def _return(self) -> None:
+        base_fd = cgroupfs.open_directory(self.left)
+        for controller in self.controllers:
+            cgroupfs.write(base_fd, "cgroup.subtree_control", "-" + controller)
+        cgroupfs.write(base_fd, "cgroup.procs", "0")
+        os.rmdir(OWN_LEAF, dir_fd=base_fd)
 
 
 def is_populated(events_fd: int) -> bool:

@@ -14,19 +14,17 @@ import time
 
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_v1, cgroupfs
-from jobworker.supervisor.cgroup import Leaf, Tree, is_populated
+from jobworker.supervisor.cgroup import OWN_LEAF, Leaf, Tree, is_populated
 from jobworker.supervisor.journal import note
 
 _TEST_LEAF = ".self-test"  # no job's name begins with a dot
-_OWN_LEAF = "supervisor"
 _LEFTOVER_DEADLINE_NS = 5_000_000_000
 
 
 def set_up(name: str, *, root: str | None) -> Tree | None:
     """The tree `name` below `root` (default: chosen for this host), ready for leaves; None where there can be none."""
-    with open("/proc/self/mountinfo") as mountinfo, open("/proc/self/cgroup") as own:
-        mounts = cgroupfs.find_mounts(mountinfo.read(), own.read())
-    base = root or _choose_base(mounts.get(""))
+    mounts = find_mounts()
+    base = root or choose_base(mounts.get(""))
     if base is None:
         note("no cgroup2 mount: jobs run without cgroups, limits are refused")
         return None
@@ -39,6 +37,12 @@ def set_up(name: str, *, root: str | None) -> Tree | None:
     _clear_leftovers(tree)
     try_clone(tree)
     return tree
+
+
+def find_mounts() -> dict[str, cgroupfs.Mount]:
+    """The hierarchies of this host, see `cgroupfs.find_mounts`."""
+    with open("/proc/self/mountinfo") as mountinfo, open("/proc/self/cgroup") as own:
+        return cgroupfs.find_mounts(mountinfo.read(), own.read())
 
 
 def try_clone(tree: Tree) -> None:
@@ -66,15 +70,16 @@ def _survives_clone(leaf: Leaf) -> bool:
     return result is not None and result.si_code == os.CLD_EXITED
 
 
-def _choose_base(mount: cgroupfs.Mount | None) -> str | None:
+def choose_base(mount: cgroupfs.Mount | None) -> str | None:
+    """The directory that the tree goes into: the top for root, unless a part of it was delegated to us."""
     if mount is None:
         return None
-    if os.geteuid() == 0 and not _is_delegated(mount.own):
+    if os.geteuid() == 0 and not is_delegated(mount.own):
         return mount.top
     return mount.own
 
 
-def _is_delegated(path: str) -> bool:
+def is_delegated(path: str) -> bool:
     """Whether systemd gave us this cgroup (Delegate=yes), told by an extended attribute (systemd.resource-control(5))."""
     for attribute in ("trusted.delegate", "user.delegate"):
         with contextlib.suppress(OSError):
@@ -88,8 +93,8 @@ def _make_tree(base: str, name: str) -> Tree:
     try:
         available = cgroupfs.read(base_fd, "cgroup.controllers").split()
         wanted = [controller for controller in cgroup_v1.NAMES if controller in available]
-        if wanted:
-            _leave_base(base, base_fd)
+        if wanted and _leave_base(base, base_fd):
+            tree.left = base
         for controller in wanted:
             if _turn_on(base_fd, controller) and _turn_on(tree.fd, controller):
                 tree.controllers[controller] = "v2"
@@ -98,14 +103,16 @@ def _make_tree(base: str, name: str) -> Tree:
     return tree
 
 
-def _leave_base(base: str, base_fd: int) -> None:
+def _leave_base(base: str, base_fd: int) -> bool:
     """Moves the supervisor into a leaf when it sits in the base itself: controllers go to cgroups without processes."""
+    if not os.path.exists(os.path.join(base, "cgroup.type")):
+        return False  # the top, which has no such file, is exempt from the rule
     with contextlib.suppress(OSError):
-        if str(os.getpid()) in cgroupfs.read(base_fd, "cgroup.procs").split() and os.path.exists(
-            os.path.join(base, "cgroup.type")  # the top has no such file, and is exempt from the rule
-        ):
-            os.close(cgroupfs.make_directory(os.path.join(base, _OWN_LEAF)))
-            cgroupfs.write(base_fd, _OWN_LEAF + "/cgroup.procs", "0")
+        if str(os.getpid()) in cgroupfs.read(base_fd, "cgroup.procs").split():
+            os.close(cgroupfs.make_directory(os.path.join(base, OWN_LEAF)))
+            cgroupfs.write(base_fd, OWN_LEAF + "/cgroup.procs", "0")
+            return True
+    return False
 
 
 def _turn_on(dir_fd: int, controller: str) -> bool:

@@ -253,6 +253,21 @@ class Cgroups(TypedDict):
     unenforced: list[Unenforced]
 
 
+class Examination(TypedDict):
+    """What a supervisor would find here: see `examine`. `offered` are controllers of cgroup2 in `base`, and at its top."""
+
+    mode: Literal["v2", "hybrid", "none"]
+    base: str
+    delegated: bool
+    controllers: dict[str, str]
+    into_cgroup: bool
+    kills: bool
+    offered: list[str]
+    offered_at_top: list[str]
+    mounted_v1: list[str]
+    unenforced: list[Unenforced]
+
+
 class WelcomeReply(TypedDict):
     """Answers hello; `storage_blocked` as in StorageEvent."""
 

@@ -1,6 +1,7 @@
 """`jobworker` as an operator types it: what is printed where, exit statuses, and what it takes for a certificate."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.harness import Certificates, Worker, probes
+from tests.harness import Certificates, Worker, probes, processes
 from tests.harness.worker import CHECKOUT, clean_environment, jobworker
 
 Ran = subprocess.CompletedProcess[str]
@@ -240,3 +241,40 @@ def test_revoking_ends_what_is_open_at_once(make_worker: Callable[..., Worker]) 
     assert refused.returncode == 125
     assert "revoked" in refused.stderr
     assert worker.jobctl("list", client="root").returncode == 0
+
+
+def test_doctor_tells_what_works_and_leaves_nothing_behind() -> None:
+    before = cgroup_directories()
+    done = run("doctor")
+    lines = done.stdout.splitlines()
+    refused = [line for line in lines if line.startswith("  no  ")]
+    assert done.returncode == (1 if refused else 0)
+    assert len([line for line in lines if line.strip().startswith("fix: ")]) == len(refused)
+    assert cgroup_directories() == before
+
+
+def test_doctor_tells_programs_the_same() -> None:
+    done = run("doctor", "-o", "json")
+    facts = json.loads(done.stdout)
+    assert done.returncode == (0 if all(finding["works"] for finding in facts["findings"]) else 1)
+    works = {finding["name"]: finding["works"] for finding in facts["findings"]}
+    if probes.ROOT and (probes.PURE_V2 or probes.V1):
+        assert works["memory_bytes"]
+        assert works["cpus"]
+
+
+def test_doctor_of_a_cgroup_that_is_none(tmp_path: Path) -> None:
+    done = run("doctor", "--cgroup-root", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert done.stdout.startswith("no cgroups, ")
+    assert "fix: " in done.stdout
+
+
+def cgroup_directories() -> set[str]:
+    """Every cgroup of ours: the tests of others come and go."""
+    return {
+        folder
+        for mount in processes.cgroup_mounts()
+        for folder, _, _ in os.walk(mount)
+        if "jobworker-examine" in folder
+    }

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,20 @@ class Supervisor:
     """One supervisor on a state directory; `ready` is what it said on its ready descriptor."""
 
     def __init__(
-        self, state: Path, *options: str, python: str = sys.executable, user: int | None = None
+        self,
+        state: Path,
+        *options: str,
+        python: str = sys.executable,
+        user: int | None = None,
+        wrap: Sequence[str] = (),
     ) -> None:
+        """`wrap` is a command that becomes the one that follows it."""
         self.state = state
         state.mkdir(exist_ok=True)
         if user is not None:
             os.chown(state, user, user)
         reader, writer = os.pipe()
-        command = [python, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
+        command = [*wrap, python, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
         with (state / "supervisor.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--ready-fd", str(writer), *options],
