@@ -65,7 +65,12 @@ class Capture:
     def attach(self, *, stdout: int, stderr: int) -> None:
         """Takes over the read ends and begins to record what comes out of them."""
         self._pipes = {STDOUT: stdout, STDERR: stderr}
-        self._watch_pipes()
+        try:
+            self._catch_up()
+        except OSError as error:
+            self._pause(error)
+        else:
+            self._watch_pipes()
 
     def describe(self) -> Output:
         """What is recorded until now, and why nothing is taken from the job, if that is so."""
@@ -121,7 +126,7 @@ class Capture:
     def _move(self, stream: int) -> int:
         """Moves one piece; its length, 0 at the end of the stream, -1 when there is none, or none may be taken."""
         recording = self._recording
-        recording.record()  # when a full disk kept the last piece from having its record
+        self._catch_up()
         fd = self._pipes.get(stream)
         if fd is None:
             return 0
@@ -135,10 +140,16 @@ class Capture:
             count = recording.store(fd, stream, limit=min(room, _PIECE))
         except BlockingIOError:
             return -1
+        self._catch_up()
+        return count
+
+    def _catch_up(self) -> None:
+        """What follows a piece: its record, and room for the next; a kill or a full disk may have come in between."""
+        recording = self._recording
+        recording.record()
         head = self._cap.head(recording.head, recording.size)
         if head > recording.head:
             recording.release(head)
-        return count
 
     def _room(self) -> int:
         """How much more may be stored: of a job that was to wait and has ended, all that is left."""
@@ -150,7 +161,7 @@ class Capture:
         try:
             for stream in list(self._pipes):
                 self._empty(stream)
-            self._recording.record()
+            self._catch_up()
         except OSError as error:
             self._pause(error)
             return

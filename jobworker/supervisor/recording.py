@@ -72,13 +72,15 @@ class Recording:
         self._refuses_holes = False
 
     def store(self, pipe: int, stream: int, *, limit: int) -> int:
-        """Moves up to `limit` bytes into the log; how many, 0 at the end. BlockingIOError when the pipe is empty."""
+        """Moves up to `limit` bytes into the log; how many, 0 at the end. BlockingIOError when the pipe is empty.
+
+        The record is to follow before anything else is stored.
+        """
         if stream != self._pending:
             os.pwrite(self._index_fd, bytes((stream,)), PENDING_OFFSET)
             self._pending = stream
         count = os.splice(pipe, self._log_fd, limit, offset_dst=self.size, flags=os.SPLICE_F_NONBLOCK)
         self.size += count
-        self.record()
         return count
 
     def drop(self, pipe: int, *, limit: int) -> int:
@@ -96,7 +98,7 @@ class Recording:
         return count
 
     def record(self) -> None:
-        """Writes the record of what is stored and has none; to be called again when a full disk stopped it."""
+        """Writes the record of what is stored and has none, if there is any; to be called again when it fails."""
         if self._indexed == self.size:
             return
         self._time_ns = max(self._time_ns, time.time_ns())  # records never go back in time, clocks may
