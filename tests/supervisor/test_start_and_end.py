@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -109,14 +108,15 @@ def test_an_end_of_the_supervisor_kills_and_records_every_job(
 
 
 @needs_root
-def test_no_job_is_launched_during_a_shutdown_which_waits_for_the_exit_records(
+def test_no_job_is_launched_during_a_shutdown_which_waits_for_output_to_be_stored(
     small_disk: Path, start_supervisor: StartSupervisor
 ) -> None:
     supervisor = start_supervisor(state=small_disk / "state")
     with supervisor.connect() as peer:
-        peer.launch("job", ["sleep", "1000"])
         filler = small_disk / "filler"
-        subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], capture_output=True, check=False)
+        filler.write_bytes(bytes(512 * 1024))
+        peer.launch("job", ["yes"])
+        peer.receive(lambda message: message.get("event") == "storage")
         supervisor.process.send_signal(signal.SIGTERM)
         wait_for_output(supervisor.state / "supervisor.log", b"shutting down")
         assert peer.launch("late", ["true"])["error"] == "busy"
