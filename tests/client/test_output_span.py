@@ -169,6 +169,29 @@ async def test_the_oldest_are_kept_and_the_rest_is_one_gap_at_least(alice: Clien
         await said(alice.job(done.job_id))
 
 
+async def test_a_connection_that_breaks_where_nothing_is_stored_any_more(worker: Worker) -> None:
+    """What comes next is beyond all that is stored; it is asked for, and told, all the same."""
+    async with proxy_to(worker.address) as proxy, client_of(worker, "alice", address=proxy.address) as client:
+        script = (
+            f"yes | head -c {2 * MIB}; i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo more; sleep 0.01; done"
+        )
+        cap = OutputCap(max_bytes=MIB, keep=Keep.OLDEST)
+        job = await client.start(programs.sh(script), output_cap=cap)
+        gaps: list[Gap] = []
+
+        def told(gap: Gap) -> None:
+            gaps.append(gap)
+            if len(gaps) == 1:
+                proxy.cut()
+
+        output = job.output(on_gap=told, timeout=PATIENCE)
+        assert sum([len(chunk.data) async for chunk in output]) == MIB
+        assert (gaps[0].start, gaps[-1].end) == (MIB, 2 * MIB + 250)
+        assert all(before.end == after.start for before, after in pairwise(gaps))
+        assert proxy.connections >= 3
+        assert output.result is not None
+
+
 async def test_the_newest_are_kept_and_what_is_gone_is_a_gap(alice: Client) -> None:
     job = await alice.start(
         programs.write_bytes(3 * MIB), output_cap=OutputCap(max_bytes=MIB, keep=Keep.NEWEST)
