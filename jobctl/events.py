@@ -56,7 +56,7 @@ class Gap(NamedTuple):
         """The reason in words."""
         words = (
             "unknown reason",
-            "dropped by retention",
+            "no longer kept",
             "not stored, over the job's cap",
             "damaged on disk",
         )

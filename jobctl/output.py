@@ -91,7 +91,8 @@ async def follow(
                     event = _parse(message)
                     if event is None:
                         continue
-                    trust.restored(limit=patience)
+                    if not isinstance(event, Position):  # nothing has been delivered by it
+                        trust.restored(limit=patience)
                     cursor.advance(event)
                     yield event
                     if isinstance(event, End):

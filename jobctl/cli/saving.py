@@ -55,15 +55,21 @@ class Saving:
             return
         self._part = self._path + ".part"
         self.descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobctlError(
-                f"{self._part} is being written by another jobctl", hint="save to another file"
-            ) from None
+        if not self._is_ours():
+            part, self._part = self._part, ""
+            self._close()
+            raise JobctlError(f"{part} is being written by another jobctl", hint="save to another file")
         os.ftruncate(self.descriptor, 0)
         if before is not None:
             os.fchmod(self.descriptor, stat.S_IMODE(before.st_mode))
+
+    def _is_ours(self) -> bool:
+        """Locks it; False when another has it, or has just given it its name: then it is whole, and not to be touched."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self.descriptor), os.stat(self._part))
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
     def keep(self) -> None:
         """It is whole: gives it its name."""

@@ -185,12 +185,15 @@ def test_a_disk_that_fills_leaves_a_part(jobctl: Jobctl, mixed: str, tmp_path: P
 def test_a_terminal_sees_how_far_it_is(jobctl: Jobctl, terminal: tuple[int, int], tmp_path: Path) -> None:
     ours, theirs = terminal
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, b"\x18\0\x78\0\0\0\0\0")  # 120 columns
-    job = jobctl.text("start", "--", *programs.lines(30, pause=0.02))
+    job = jobctl.text("start", "--", *programs.sh("while :; do echo tick; sleep 0.02; done"))
     jobctl.begin("logs", "-f", job, "--output", str(tmp_path / "log"), stderr=theirs)
-    seen = read_until(ours, b"exited with code 0")
-    assert re.search(rb"\r\x1b\[Klog: \d+ B, \d+ B/s", seen)
-    assert re.search(rb"\r\x1b\[Knote: saved 231 B to log in [\d.]+ s, \d+ B/s\r\nnote: job ", seen)
-    assert (tmp_path / "log").read_bytes() == b"".join(b"line %d\n" % n for n in range(1, 31))
+    seen = read_until(ours, b"B/s\r\x1b[Klog: ")
+    assert re.match(rb"\r\x1b\[Klog: [\d.]+ (Ki)?B, [\d.]+ (Ki)?B/s\r", seen)
+    jobctl("stop", job)
+    seen = read_until(ours, b" stopped by alice")
+    size = len((tmp_path / "log").read_bytes())
+    assert re.search(rb"\r\x1b\[Knote: saved [\d.]+ (Ki)?B to log in [\d.]+ s, .*/s\r\nnote: job ", seen)
+    assert size == jobctl.json("status", job)[0]["output"]["size"]
 
 
 def test_without_a_terminal_there_is_no_bar(jobctl: Jobctl, mixed: str, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_newest(jobctl: Jobctl) -> None:
     head = record["output"]["head"]
     done = jobctl("logs", "newest")
     assert len(done.stdout) == 3 * MIB - head
-    assert done.stderr.decode() == f"note: bytes 0 to {head} of the output are gone: dropped by retention\n"
+    assert done.stderr.decode() == f"note: bytes 0 to {head} of the output are gone: no longer kept\n"
     assert re.search(
         r"output    newest [\d.]+ [KM]iB of 3 MiB kept \(cap 1 MiB, newest kept\)",
         jobctl.text("status", "newest"),
