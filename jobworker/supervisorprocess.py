@@ -64,12 +64,17 @@ async def start_supervisor(state: Path, *, cgroup_root: str | None) -> Child:
     return child
 
 
-def command(state: Path, *, cgroup_root: str | None, ready_fd: int | None) -> list[str]:
+def command(
+    state: Path, *, cgroup_root: str | None, ready_fd: int | None = None, notify_fd: int | None = None
+) -> list[str]:
     """The supervisor's command line; without site and environment, for its size and for whom it runs programs for."""
     line = [sys.executable, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
     if cgroup_root is not None:
         line += ["--cgroup-root", cgroup_root]
-    return line if ready_fd is None else [*line, "--ready-fd", str(ready_fd)]
+    for option, fd in (("--ready-fd", ready_fd), ("--notify-fd", notify_fd)):
+        if fd is not None:
+            line += [option, str(fd)]
+    return line
 
 
 def _spawn(line: list[str], *, ready_fd: int, log_fd: int) -> int:

@@ -1,4 +1,4 @@
-"""`python -m jobworker.supervisor --state DIR [--cgroup-root PATH] [--ready-fd N]`: the parent of every job.
+"""`python -m jobworker.supervisor --state DIR [--cgroup-root PATH] [--ready-fd N] [--notify-fd N]`: the parent of every job.
 
 Decides how the process itself is set up before the first job: one supervisor per state directory, no descriptor
 that a job could inherit, signals read from a descriptor, no automatic garbage collection. Says "ready" on the
@@ -33,7 +33,9 @@ _JOBS_NAME = "jobs"
 _PROCESS_NAME = b"jobworker-super"
 _BLOCKED = [syscalls.SIGTERM, syscalls.SIGHUP, syscalls.SIGINT]  # read from a signalfd
 _IGNORED = [syscalls.SIGPIPE, syscalls.SIGXFSZ]  # by the interpreter, from its start
-_USAGE = "usage: python -m jobworker.supervisor --state DIR [--cgroup-root PATH] [--ready-fd N]"
+_USAGE = (
+    "usage: python -m jobworker.supervisor --state DIR [--cgroup-root PATH] [--ready-fd N] [--notify-fd N]"
+)
 
 
 class StartupError(Exception):
@@ -41,21 +43,23 @@ class StartupError(Exception):
 
 
 class Options:
-    """The command line; `ready_fd` is -1 when nobody waits."""
+    """The command line; `ready_fd` is -1 when nobody waits, `notify_fd` when no service manager does."""
 
-    __slots__ = ("cgroup_root", "ready_fd", "state")
+    __slots__ = ("cgroup_root", "notify_fd", "ready_fd", "state")
 
     def __init__(self, arguments: list[str]) -> None:
-        values = {"--state": "", "--cgroup-root": "", "--ready-fd": "-1"}
+        values = {"--state": "", "--cgroup-root": "", "--ready-fd": "-1", "--notify-fd": "-1"}
         names = arguments[0::2]
         if len(arguments) % 2 or any(name not in values for name in names):
             raise StartupError(_USAGE)
         values.update(zip(names, arguments[1::2], strict=True))
-        if not values["--state"] or not values["--ready-fd"].lstrip("-").isdigit():
+        numbers = [values[name].lstrip("-") for name in ("--ready-fd", "--notify-fd")]
+        if not values["--state"] or not all(number.isdigit() for number in numbers):
             raise StartupError(_USAGE)
         self.state = os.path.realpath(values["--state"])
         self.cgroup_root = values["--cgroup-root"] or None
         self.ready_fd = int(values["--ready-fd"])
+        self.notify_fd = int(values["--notify-fd"])
 
 
 def main(arguments: list[str]) -> int:
@@ -92,7 +96,8 @@ def _run(options: Options, *, state_fd: int, jobs_fd: int, nofile: tuple[int, in
             nursery,
             state_fd=state_fd,
             jobs_fd=jobs_fd,
-            when_ready=lambda: _tell(options.ready_fd, "ready\n"),
+            is_managed=options.notify_fd >= 0,
+            when_ready=lambda: _tell_ready(options),
         )
     finally:
         nursery.close()
@@ -157,6 +162,11 @@ def _lock(state_fd: int, path: str) -> int:
     os.ftruncate(lock_fd, 0)
     os.write(lock_fd, f"{os.getpid()}\n".encode())
     return lock_fd
+
+
+def _tell_ready(options: Options) -> None:
+    _tell(options.ready_fd, "ready\n")
+    _tell(options.notify_fd, "READY=1\n")  # sd_notify(3)
 
 
 def _tell(ready_fd: int, text: str) -> None:

@@ -57,6 +57,7 @@ class Engine:
         self._started_ns = started_ns
         self._jobs: dict[str, Job] = {}
         self._connections: set[Connection] = set()
+        self.is_managed = False  # by a service manager, whose it is to end us
         self._is_shutting_down = False
         self._ended_count = 0
         self._refill: Timer | None = None
@@ -198,6 +199,8 @@ class Engine:
     def _shutdown(self, _connection: Connection, request: Message) -> Message:
         if requests.flag(request, "if_idle") and self._jobs:
             raise RefusedError("busy", f"{len(self._jobs)} jobs have not ended")
+        if requests.flag(request, "if_idle") and self.is_managed:
+            raise RefusedError("busy", "a service manager runs this supervisor")
         self.loop.defer(self.shut_down)
         return {"op": "done"}
 

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from jobworker.supervisor.nursery import Nursery
 
 
-def run(nursery: Nursery, *, state_fd: int, jobs_fd: int, when_ready: Callable[[], None]) -> None:
-    """Serves the state directory; calls back once the socket listens."""
+def run(
+    nursery: Nursery, *, state_fd: int, jobs_fd: int, is_managed: bool, when_ready: Callable[[], None]
+) -> None:
+    """Serves the state directory; calls back once the socket listens. `is_managed`: it ends when its manager says so."""
     loop = Loop()
     boot_id = _read_boot_id()
     engine = Engine(loop, jobs_fd=jobs_fd, boot_id=boot_id, started_ns=time.time_ns())
+    engine.is_managed = is_managed
     engine.launcher = Launcher(engine, nursery, boot_id=boot_id)
     _watch_signals(loop, engine)
     listener = Listener(loop, state_fd=state_fd, admit=engine.admit)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.harness import Certificates, Worker, probes, processes
-from tests.harness.worker import CHECKOUT, clean_environment, jobworker
+from tests.harness.worker import CHECKOUT, PATIENCE, clean_environment, jobworker
 
 Ran = subprocess.CompletedProcess[str]
 
@@ -221,6 +222,36 @@ def test_a_supervisor_of_its_own_serves_the_server(
         supervisor.wait(30)
         assert supervisor.stderr is not None
         supervisor.stderr.close()
+
+
+def test_a_supervisor_under_a_service_manager_says_when_it_is_ready_and_outlives_the_server(
+    tmp_path: Path, make_worker: Callable[..., Worker]
+) -> None:
+    worker = make_worker()
+    assert worker.terminate() == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(PATIENCE)
+        manager.bind(str(tmp_path / "notify"))
+        supervisor = subprocess.Popen(
+            jobworker("supervisor", "--state", str(worker.state)),
+            cwd=CHECKOUT, env={**clean_environment(), "NOTIFY_SOCKET": str(tmp_path / "notify")},
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            assert manager.recv(100) == b"READY=1\n"
+            worker.start()  # finds it at once, or it would start one of its own
+            assert worker.supervisor_pid == supervisor.pid
+            assert worker.terminate() == 0
+            assert supervisor.poll() is None
+        finally:
+            supervisor.terminate()
+            assert supervisor.wait(PATIENCE) == 0
+
+
+def test_a_service_manager_that_does_not_listen_is_told_of(tmp_path: Path) -> None:
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
+    lines = errors(run("supervisor", "--state", str(tmp_path / "state"), environment=environment), 125)
+    assert "the service manager does not listen" in lines[0]
 
 
 def test_revoking_ends_what_is_open_at_once(make_worker: Callable[..., Worker]) -> None:
