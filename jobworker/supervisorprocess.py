@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 LOG_NAME = "supervisor.log"
 READY = b"ready\n"
 READY_SECONDS = 30.0
+_NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)  # what jobs get; the server raises its own later
 
 
 class Child:
@@ -69,6 +71,7 @@ def command(
 ) -> list[str]:
     """The supervisor's command line; without site and environment, for its size and for whom it runs programs for."""
     line = [sys.executable, "-S", "-E", "-s", "-m", "jobworker.supervisor", "--state", str(state)]
+    line += ["--nofile", "{}:{}".format(*_NOFILE)]
     if cgroup_root is not None:
         line += ["--cgroup-root", cgroup_root]
     for option, fd in (("--ready-fd", ready_fd), ("--notify-fd", notify_fd)):

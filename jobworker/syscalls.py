@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import select
 import struct
 
 _LIBC = ctypes.PyDLL(None, use_errno=True)
@@ -23,9 +24,12 @@ _SYS_CLOSE_RANGE = 436
 _CLONE_PIDFD = 0x1000
 _CLONE_INTO_CGROUP = 0x200000000
 CLONE_PARENT = 0x8000  # the child becomes our sibling: our parent waits for it
-_SIGCHLD = 17
 _CLONE_ARGS = (ctypes.c_uint64 * 11)()  # struct clone_args of Linux 5.7, whose last field is the cgroup
 _PIDFD = ctypes.c_int(-1)
+
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup, pids and ids, exit status
+_PIDFD_INFO_EXIT = 8
 
 _PR_SET_NAME = 15
 PR_SET_PDEATHSIG = 1
@@ -36,6 +40,7 @@ _AF_UNIX = 1
 _SOCK_SEQPACKET = 5
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
+_MSG_DONTWAIT = 0x40
 _MSG_NOSIGNAL = 0x4000
 _MSG_CMSG_CLOEXEC = 0x40000000
 
@@ -61,6 +66,7 @@ SIGINT = 2
 SIGKILL = 9
 SIGPIPE = 13
 SIGTERM = 15
+SIGCHLD = 17
 SIGXFSZ = 25
 SIGNALS = 64
 _SIG_SETMASK = 2
@@ -87,7 +93,7 @@ def clone3(*, flags: int = 0, cgroup_fd: int | None = None) -> tuple[int, int]:
     arguments = _CLONE_ARGS
     arguments[0] = flags | _CLONE_PIDFD | (0 if cgroup_fd is None else _CLONE_INTO_CGROUP)
     arguments[1] = ctypes.addressof(_PIDFD)
-    arguments[4] = 0 if flags & CLONE_PARENT else _SIGCHLD  # a sibling sends its parent what we would
+    arguments[4] = 0 if flags & CLONE_PARENT else SIGCHLD  # a sibling sends its parent what we would
     arguments[10] = cgroup_fd or 0
     pid = _check(_SYSCALL(_SYS_CLONE3, arguments, 88))
     return (pid, _PIDFD.value) if pid else (0, -1)
@@ -96,6 +102,25 @@ def clone3(*, flags: int = 0, cgroup_fd: int | None = None) -> tuple[int, int]:
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
     """Signals the very process that a pidfd stands for; ProcessLookupError when it is gone."""
     _check(_SYSCALL(_SYS_PIDFD_SEND_SIGNAL, pidfd, signal, None, 0))
+
+
+def is_readable(fd: int) -> bool:
+    """Whether a descriptor has something to tell now; a pidfd has when its process has ended."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that somebody else has reaped; None while nobody has.
+
+    OSError where the kernel cannot tell: before Linux 6.15 (ENOTTY), or when it was reaped before the pidfd was opened.
+    Source: PIDFD_GET_INFO in include/uapi/linux/pidfd.h.
+    """
+    info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0, *[0] * 11, 0))
+    fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    mask, *_, status = _PIDFD_INFO.unpack(info)
+    return status if mask & _PIDFD_INFO_EXIT else None
 
 
 def close_range(first: int, last: int) -> None:
@@ -174,10 +199,14 @@ def send_descriptors(fd: int, data: bytes, descriptors: list[int]) -> None:
     _check(_LIBC.sendmsg(fd, message.header, _MSG_NOSIGNAL))
 
 
-def receive_descriptors(fd: int, *, size: int, count: int) -> tuple[bytes, list[int]]:
-    """The next message of up to `size` bytes and `count` descriptors, close-on-exec; b"" when the peer is gone."""
+def receive_descriptors(fd: int, *, size: int, count: int, wait: bool = True) -> tuple[bytes, list[int]]:
+    """The next message of up to `size` bytes and `count` descriptors, close-on-exec; b"" when the peer is gone.
+
+    Without `wait` BlockingIOError when there is none.
+    """
     message = _Message(bytes(size), bytes(16 + 4 * count))
-    length = _check(_LIBC.recvmsg(fd, message.header, _MSG_CMSG_CLOEXEC))
+    flags = _MSG_CMSG_CLOEXEC | (0 if wait else _MSG_DONTWAIT)
+    length = _check(_LIBC.recvmsg(fd, message.header, flags))
     control = message.control.raw
     taken = max(0, int.from_bytes(control[:8], "little") - 16) // 4
     return message.data.raw[:length], list(struct.unpack_from(f"@{taken}i", control, 16))

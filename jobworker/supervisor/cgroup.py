@@ -16,7 +16,6 @@ from jobworker.supervisor import cgroup_v1, cgroup_v2, cgroupfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from resource import struct_rusage
     from types import ModuleType
 
     from jobworker.supervisor.messages import Cgroups, Usage
@@ -30,6 +29,7 @@ class Leaf:
     """The cgroup of one job: its name in every hierarchy, and until the child is born the descriptors to enter by."""
 
     __slots__ = ("clone_fd", "join_fds", "name", "tree")
+    counts_by_reaping = False
 
     def __init__(self, tree: Tree, name: str) -> None:
         self.tree = tree
@@ -112,7 +112,7 @@ class Leaf:
         """Stops every process where it is, or lets all go on; those that are stopped can be killed."""
         cgroup_v2.freeze(self.tree.fd, self.name, frozen=frozen)
 
-    def usage(self, ended: struct_rusage | None) -> Usage:
+    def usage(self, _rusage: object, *, ended: bool) -> Usage:
         """What the job has taken; for one that has ended, only what outlives its processes."""
         tree = self.tree
         usage = no_usage()
@@ -120,7 +120,7 @@ class Leaf:
         cgroup_v2.add_pressure(tree.fd, self.name, usage)
         for controller, version in tree.controllers.items():
             base_fd = tree.controller(controller)[0]
-            _VERSIONS[version].add_usage(controller, base_fd, self.name, usage, ended=ended is not None)
+            _VERSIONS[version].add_usage(controller, base_fd, self.name, usage, ended=ended)
         return usage
 
     def remove(self) -> None:
@@ -160,6 +160,17 @@ class Tree:
         """A leaf that is not made yet."""
         return Leaf(self, name)
 
+    def leaves(self) -> list[str]:
+        """The names of all leaves that are there, in any hierarchy."""
+        names = set(cgroupfs.subdirectories(self.fd))
+        for base_fd in self.v1_fds.values():
+            names.update(cgroupfs.subdirectories(base_fd))
+        return sorted(names)
+
+    def numbers(self) -> list[int]:
+        """Those that are numbers of children."""
+        return [int(name) for name in self.leaves() if name.isdigit()]
+
     def describe(self) -> Cgroups:
         """What the welcome message tells."""
         return {
@@ -183,7 +194,8 @@ class Tree:
         base_fd = cgroupfs.open_directory(self.left)
         for controller in self.controllers:
             cgroupfs.write(base_fd, "cgroup.subtree_control", "-" + controller)
-        cgroupfs.write(base_fd, "cgroup.procs", "0")
+        for pid in cgroupfs.read(base_fd, OWN_LEAF + "/cgroup.procs").split():  # ours, and the keeper's
+            cgroupfs.write(base_fd, "cgroup.procs", pid)
         os.rmdir(OWN_LEAF, dir_fd=base_fd)
 
 

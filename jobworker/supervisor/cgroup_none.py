@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resource import struct_rusage
 
+    from jobworker.supervisor.custody import Exit
     from jobworker.supervisor.messages import Usage
 
 
@@ -24,6 +25,7 @@ class Group:
     """One job's process group, known by its leader's pid once that is born."""
 
     __slots__ = ("_pid", "clone_fd", "join_fds")
+    counts_by_reaping = True
 
     name = ""
 
@@ -74,13 +76,13 @@ class Group:
     def open_events(self) -> None:
         """There is nothing that tells when a process group is empty."""
 
-    def usage(self, ended: struct_rusage | None) -> Usage:
+    def usage(self, rusage: struct_rusage | Exit | None, *, ended: bool) -> Usage:
         """What wait4(2) told of a job that has ended."""
         usage = no_usage()
-        if ended is not None:
-            usage["cpu_user_usec"] = round(ended.ru_utime * 1e6)
-            usage["cpu_system_usec"] = round(ended.ru_stime * 1e6)
-            usage["memory_peak_bytes"] = ended.ru_maxrss * 1024
+        if ended and rusage is not None:
+            usage["cpu_user_usec"] = round(rusage.ru_utime * 1e6)
+            usage["cpu_system_usec"] = round(rusage.ru_stime * 1e6)
+            usage["memory_peak_bytes"] = rusage.ru_maxrss * 1024
         return usage
 
     def remove(self) -> None:

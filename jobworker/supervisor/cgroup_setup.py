@@ -34,7 +34,7 @@ def set_up(name: str, *, root: str | None) -> Tree | None:
         note(f"no cgroup under {base}: {error.strerror}; jobs run without cgroups, limits are refused")
         return None
     _join_v1(tree, mounts, name)
-    _clear_leftovers(tree)
+    _clear(tree, [leaf for leaf in tree.leaves() if not leaf.isdigit()])
     try_clone(tree)
     return tree
 
@@ -74,9 +74,10 @@ def choose_base(mount: cgroupfs.Mount | None) -> str | None:
     """The directory that the tree goes into: the top for root, unless a part of it was delegated to us."""
     if mount is None:
         return None
-    if os.geteuid() == 0 and not is_delegated(mount.own):
-        return mount.top
-    return mount.own
+    own = mount.own
+    if os.path.basename(own) == OWN_LEAF:  # where an earlier supervisor has moved itself and the keeper
+        own = os.path.dirname(own)
+    return mount.top if os.geteuid() == 0 and not is_delegated(own) else own
 
 
 def is_delegated(path: str) -> bool:
@@ -104,14 +105,18 @@ def _make_tree(base: str, name: str) -> Tree:
 
 
 def _leave_base(base: str, base_fd: int) -> bool:
-    """Moves the supervisor into a leaf when it sits in the base itself: controllers go to cgroups without processes."""
+    """Moves supervisor and keeper into a leaf when they sit in the base itself: controllers go to cgroups without processes.
+
+    Whether they are there now, which an earlier supervisor may have seen to.
+    """
     if not os.path.exists(os.path.join(base, "cgroup.type")):
         return False  # the top, which has no such file, is exempt from the rule
+    ours = {str(os.getpid()), str(os.getppid())}
     with contextlib.suppress(OSError):
-        if str(os.getpid()) in cgroupfs.read(base_fd, "cgroup.procs").split():
+        for pid in ours.intersection(cgroupfs.read(base_fd, "cgroup.procs").split()):
             os.close(cgroupfs.make_directory(os.path.join(base, OWN_LEAF)))
-            cgroupfs.write(base_fd, OWN_LEAF + "/cgroup.procs", "0")
-            return True
+            cgroupfs.write(base_fd, OWN_LEAF + "/cgroup.procs", pid)
+        return str(os.getpid()) in cgroupfs.read(base_fd, OWN_LEAF + "/cgroup.procs").split()
     return False
 
 
@@ -135,18 +140,20 @@ def _join_v1(tree: Tree, mounts: dict[str, cgroupfs.Mount], name: str) -> None:
             note(f"controller {controller} (v1) cannot be used: {error.strerror}")
 
 
-def _clear_leftovers(tree: Tree) -> None:
-    """Kills and removes leaves of a supervisor that was killed: nobody else would ever end those jobs."""
-    names = set(cgroupfs.subdirectories(tree.fd))
-    for base_fd in tree.v1_fds.values():
-        names.update(cgroupfs.subdirectories(base_fd))
-    for name in sorted(names):
+def clear_leftovers(tree: Tree, *, but: set[str]) -> None:
+    """Kills and removes leaves of which nobody knows the job: nobody else would ever end those."""
+    names = [name for name in tree.leaves() if name not in but]
+    _clear(tree, names)
+    if names:
+        note(f"cleared {len(names)} cgroups of an earlier supervisor")
+
+
+def _clear(tree: Tree, names: list[str]) -> None:
+    for name in names:
         try:
             _clear_leaf(tree.new_leaf(name))
         except OSError as error:
             note(f"leftover cgroup {name} stays: {error.strerror}")
-    if names:
-        note(f"cleared {len(names)} cgroups of an earlier supervisor")
 
 
 def _clear_leaf(leaf: Leaf) -> None:

@@ -22,6 +22,10 @@ _NO_MEMORY = "rlimits.as or rlimits.data leaves too little memory to execute any
 _HEAD_LENGTH = 4096  # bytes of a program looked at to see what it needs
 
 
+class NoOrderError(Exception):
+    """The supervisor has ended; a successor reads it from the status pipe, should this have been a job already."""
+
+
 class Order:
     """What to become: program and arguments, environment, directory, and the user and group, None to stay as it is."""
 
@@ -94,7 +98,7 @@ def _practise(place: Place) -> None:
 def _await_order(place: Place) -> Order:
     length = os.read(place.order, _ORDER_SIZE)
     if not length:
-        os._exit(0)  # the supervisor has ended
+        raise NoOrderError("the supervisor ended before the program was started")
     return _unpack_order(os.pread(place.order_file, int.from_bytes(length, "little"), 0))
 
 
@@ -139,12 +143,13 @@ def _report(place: Place, error: BaseException, order: Order | None) -> None:
     except Exception:  # the errno still tells
         detail = os.strerror(number).lower()
     text = f"{place.stage}\n{number}\n{detail[:_DETAIL_LENGTH]}"
-    os.write(place.status, text.encode("utf-8", "replace"))
+    with contextlib.suppress(BrokenPipeError):  # nobody is left who would read it
+        os.write(place.status, text.encode("utf-8", "replace"))
 
 
 def _explain(stage: str, error: BaseException, order: Order | None) -> str:
     if not isinstance(error, OSError):
-        return _NO_MEMORY if isinstance(error, MemoryError) else f"internal error: {error!r}"
+        return _explain_other(error)
     reason = os.strerror(error.errno or 0).lower()
     if stage == "cgroup":
         return f"cannot enter its cgroup: {reason}"
@@ -155,6 +160,12 @@ def _explain(stage: str, error: BaseException, order: Order | None) -> str:
     if stage == "user":
         return f"cannot become user {order.uid}, group {order.gid}: {reason}"
     return f"working directory '{os.fsdecode(order.workdir)}': {reason}"
+
+
+def _explain_other(error: BaseException) -> str:
+    if isinstance(error, NoOrderError):
+        return str(error)
+    return _NO_MEMORY if isinstance(error, MemoryError) else f"internal error: {error!r}"
 
 
 def _explain_exec(error: OSError, order: Order, reason: str) -> str:

@@ -145,24 +145,32 @@ class Connection:
             self._loop.change(self._socket.fileno(), READ | WRITE if self._is_writing else READ)
 
 
-class Listener:
-    """The listening socket in the state directory; hands every admitted peer to `admit`."""
+def listen(state_fd: int) -> socket.socket:
+    """A socket that listens in the state directory, in place of what a dead pair left: our keeper holds the lock."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(SOCKET_NAME, dir_fd=state_fd)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    mask = os.umask(0o177)
+    try:
+        # by way of the descriptor: a socket's path may have 107 bytes only, a state directory's more
+        sock.bind(f"/proc/self/fd/{state_fd}/{SOCKET_NAME}")
+    finally:
+        os.umask(mask)
+    sock.listen(128)
+    return sock
 
-    def __init__(self, loop: Loop, *, state_fd: int, admit: Callable[[socket.socket], None]) -> None:
-        """Replaces a socket file that a dead supervisor left: whoever listens here holds the lock."""
+
+class Listener:
+    """The listening socket; hands every admitted peer to `admit`."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, *, state_fd: int, admit: Callable[[socket.socket], None]
+    ) -> None:
+        """Takes over the socket, which is in the state directory."""
         self._loop = loop
         self._state_fd = state_fd
         self._admit = admit
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET_NAME, dir_fd=state_fd)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        mask = os.umask(0o177)
-        try:
-            # by way of the descriptor: a socket's path may have 107 bytes only, a state directory's more
-            self._socket.bind(f"/proc/self/fd/{state_fd}/{SOCKET_NAME}")
-        finally:
-            os.umask(mask)
-        self._socket.listen(128)
+        self._socket = sock
         loop.watch(self._socket.fileno(), READ, self._on_ready)
 
     def close(self) -> None:

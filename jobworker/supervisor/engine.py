@@ -16,12 +16,14 @@ from jobworker.supervisor.control import Connection
 from jobworker.supervisor.disk import Disk
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.protocol import PROTOCOL, BadRequestError, frame
+from jobworker.supervisor.rehearsal import Rehearsal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.job import Job
     from jobworker.supervisor.launch import Launcher
     from jobworker.supervisor.loop import Loop, Timer
@@ -48,9 +50,13 @@ class RefusedError(Exception):
 class Engine:
     """All state of the supervisor; `launcher` is set before the loop runs. Implements `job.Host`."""
 
-    def __init__(self, loop: Loop, *, jobs_fd: int, boot_id: str, started_ns: int) -> None:
+    def __init__(self, loop: Loop, *, jobs_fd: int, boot_id: str, started_ns: int, custody: Custody) -> None:
         self.loop = loop
         self.jobs_fd = jobs_fd
+        self.proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self.custody = custody
+        self.upgrade = False  # whether the loop ended for that
         self.disk = Disk(loop, self._tell_storage)
         self._boot_id = boot_id
         self.launcher: Launcher
@@ -67,6 +73,46 @@ class Engine:
         """Serves a new connection."""
         connection = Connection(self.loop, peer, handle=self._handle, on_close=self._connections.discard)
         self._connections.add(connection)
+
+    def add(self, job: Job) -> None:
+        """Takes in a job that an earlier supervisor began."""
+        self._jobs[job.name] = job
+
+    def count(self) -> int:
+        """How many jobs have not ended."""
+        return len(self._jobs)
+
+    def doubt_clone(self) -> None:
+        """A child was killed before its exec."""
+        self.launcher.nursery.doubt_clone()
+
+    def on_launched(self, record: ExitRecord, job: Job | None) -> None:
+        """The outcome of a launch that an earlier supervisor began; nobody waits for an answer any more."""
+        if record["start_failure"] is None and job is not None:
+            self._broadcast({"event": "launched", **_summary(job)})
+        else:
+            self._jobs.pop(record["job"], None)
+            self._broadcast_end(exitrecord.pack(record))
+            self._stop_when_idle()
+
+    def prepare_upgrade(self, then: Callable[[str], None] = note) -> None:
+        """Finds out whether the installed version can take over, and lets it; `then` is told "" or why not."""
+        if not self.custody.is_there:
+            then("the keeper is gone: what it held cannot be handed over")
+            return
+        Rehearsal(self.loop, lambda refusal: self._make_way(refusal, then))
+
+    def _make_way(self, refusal: str, then: Callable[[str], None]) -> None:
+        for job in self._jobs.values() if not refusal else ():
+            try:
+                job.save()
+            except OSError as error:
+                refusal = f"the state of job {job.name} cannot be written: {error.strerror}"
+        then(refusal)
+        if not refusal:
+            self.custody.flush()
+            self.upgrade = True
+            self.loop.stop()
 
     def shut_down(self) -> None:
         """Kills all jobs, and ends the loop when each has its exit record."""
@@ -204,6 +250,15 @@ class Engine:
         self.loop.defer(self.shut_down)
         return {"op": "done"}
 
+    def _upgrade(self, connection: Connection, request: Message) -> None:
+        seq = request.get("seq")
+
+        def answer(refusal: str) -> None:
+            reply = _error("busy", detail=refusal) if refusal else {"op": "done"}
+            connection.send({**reply, "seq": seq})
+
+        self.prepare_upgrade(answer)
+
     def _find(self, request: Message) -> Job:
         name = requests.job_id(request)
         job = self._jobs.get(name)
@@ -263,6 +318,7 @@ _OPERATIONS = {
     "usage": Engine._usage,
     "list": Engine._list,
     "shutdown": Engine._shutdown,
+    "upgrade": Engine._upgrade,
 }
 
 

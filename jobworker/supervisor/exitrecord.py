@@ -11,7 +11,7 @@ import json
 import os
 
 from jobworker.supervisor.cgroup import no_usage
-from jobworker.supervisor.jobfiles import EXIT_ASIDE_NAME, EXIT_NAME
+from jobworker.supervisor.jobfiles import EXIT_NAME, RUNNING_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def write(job: str, data: bytes, *, dir_fd: int) -> None:
 
     Into the space that the file has: truncated first, it would have to get that from the disk again.
     """
-    aside = f"{job}/{EXIT_ASIDE_NAME}"
+    aside = f"{job}/{RUNNING_NAME}"
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
         if os.pwrite(fd, data, 0) != len(data):

@@ -2,7 +2,8 @@
 
 Decides how a job ends. The kernel tells three things in any order: the main process is gone (pidfd), the tree is
 empty (cgroup.events), the pipes hold no more. The exit is the main process's; what is left of the tree is killed
-then, or awaited when the job asked for that; the record is written last. How a job is brought about is `launch`'s
+then, or awaited when the job asked for that; the record is written last, and only then is the main process reaped: up
+to that moment a supervisor that takes over can still learn how it ended. How a job is brought about is `launch`'s
 business, who hears of it the host's.
 """
 
@@ -13,7 +14,8 @@ import os
 import signal
 import time
 
-from jobworker.supervisor import cgroup, exitrecord
+from jobworker import syscalls
+from jobworker.supervisor import cgroup, exitrecord, runstate
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.limits import Limited
 from jobworker.supervisor.loop import READ, URGENT
@@ -24,17 +26,24 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from jobworker.supervisor.capture import Capture
+    from jobworker.supervisor.cgroup import Leaf
+    from jobworker.supervisor.cgroup_none import Group
+    from jobworker.supervisor.custody import Custody, Exit
     from jobworker.supervisor.disk import Disk
     from jobworker.supervisor.loop import Loop, Timer
-    from jobworker.supervisor.messages import ExitRecord, Usage
-    from jobworker.supervisor.nursery import Seat
+    from jobworker.supervisor.messages import RunState, Usage
 
     class Host(Protocol):
         """Whom a job tells that it has ended."""
 
         loop: Loop
         jobs_fd: int
+        proc_fd: int
+        null_fd: int
         disk: Disk
+        custody: Custody
+
+        def doubt_clone(self) -> None: ...
 
         def ended(self, job: Job, packed: bytes) -> None: ...
 
@@ -62,39 +71,44 @@ class Job:
         "leaf",
         "limited",
         "name",
-        "paused",
         "pid",
         "record",
+        "state",
         "wait_for_tree",
     )
 
     def __init__(
-        self, host: Host, seat: Seat, *, record: ExitRecord, capture: Capture, wait_for_tree: bool
+        self, host: Host, state: RunState, *, leaf: Leaf | Group, pidfd: int, capture: Capture
     ) -> None:
-        """Takes over a child that has its order, its cgroup, and the recording of its output."""
+        """Takes over a child, its cgroup, and the recording of its output; `pidfd` -1 when it is gone without a trace."""
         self._host = host
-        self.name = record["job"]
-        self.pid = seat.pid
-        self.leaf = seat.leaf
-        self.record = record
+        self.state = state
+        self.record = state["record"]
+        self.name = self.record["job"]
+        self.pid = state["pid"]
+        self.leaf = leaf
         self.capture = capture
-        self.wait_for_tree = wait_for_tree
-        self.limited = Limited({}, [])
-        self.paused = False
-        self._pidfd = seat.pidfd
+        self.wait_for_tree = state["wait_for_tree"]
+        self.limited = Limited(state["limits"], state["unenforced"])
+        self._pidfd = pidfd
         self._begun_ns = 0
         self._events_fd = -1
         self._is_main_gone = False
         self._is_draining = False
-        self._rusage: struct_rusage | None = None
+        self._rusage: struct_rusage | Exit | None = None
         self._grace: Timer | None = None
         self._timeout: Timer | None = None
         self._kill_timer: Timer | None = None
 
     @property
     def pidfd(self) -> int:
-        """The main process; -1 before its birth and after its end."""
-        return self._pidfd
+        """The main process; -1 after its end."""
+        return -1 if self._is_main_gone else self._pidfd
+
+    @property
+    def paused(self) -> bool:
+        """Whether its processes are frozen where they are."""
+        return self.state["paused"]
 
     @property
     def is_stopping(self) -> bool:
@@ -102,13 +116,24 @@ class Job:
         record = self.record
         return record["stop_requested"] or record["timed_out"] or self._is_main_gone
 
-    def begin(self, timeout_ms: int | None) -> None:
-        """The program runs: from now on its end is awaited, at the latest `timeout_ms` from now."""
-        self.record["started_ns"] = time.time_ns()
-        self._begun_ns = time.monotonic_ns()
-        self._host.loop.watch(self._pidfd, READ, self._on_exit)
-        if timeout_ms is not None:
-            self._timeout = self._host.loop.call_after(timeout_ms * MS, self._on_timeout)
+    def save(self) -> None:
+        """Writes down what a successor has to know; OSError when it cannot be written."""
+        self.state["limits"], self.state["unenforced"] = self.limited.in_force, self.limited.unenforced
+        runstate.write(self.name, runstate.pack(self.state), dir_fd=self._host.jobs_fd)
+
+    def begin(self, started_ns: int) -> None:
+        """The program runs, since `started_ns`: from now on its end is awaited, at the latest when its time is over."""
+        self.record["started_ns"] = started_ns
+        self._begun_ns = time.monotonic_ns() - (time.time_ns() - started_ns)
+        loop, state = self._host.loop, self.state
+        if state["timeout_at_ns"] is not None:
+            self._timeout = loop.call_at(state["timeout_at_ns"], self._on_timeout)
+        if state["grace_at_ns"] is not None:
+            self._grace = loop.call_at(state["grace_at_ns"], self._on_grace)
+        if self._pidfd < 0:
+            self._on_vanished()
+        else:
+            loop.watch(self._pidfd, READ, self._on_exit)
 
     def stop(self, number: int, *, grace_ms: int) -> None:
         """Signals the whole tree and kills it `grace_ms` later; again: only the deadline may move, forward in time.
@@ -119,28 +144,32 @@ class Job:
         if first and not self.record["timed_out"] and self._is_alive():
             self.record["stop_requested"] = True
         if grace_ms == 0:
+            self._try_to_save()
             self._kill()
             return
         if first:
             self.signal_tree(number)
         if self.paused:  # it gets the signal when it goes on
-            self.freeze(frozen=False)
+            self.leaf.freeze(frozen=False)
+            self.state["paused"] = False
         self._set_grace(grace_ms)
+        self._try_to_save()
 
     def freeze(self, *, frozen: bool) -> None:
         """Pauses every process where it is, or lets all go on; OSError where there is no cgroup."""
         self.leaf.freeze(frozen=frozen)
-        self.paused = frozen
+        self.state["paused"] = frozen
+        self._try_to_save()
 
     def usage(self) -> Usage:
         """What the job has taken until now."""
-        usage = self.leaf.usage(self._rusage)
+        usage = self.leaf.usage(self._rusage, ended=self._is_draining)
         usage["wall_usec"] = (time.monotonic_ns() - self._begun_ns) // 1000 if self._begun_ns else None
         return usage
 
     def signal_main(self, number: int) -> None:
         """Signals the main process; ProcessLookupError when it is gone."""
-        if self._pidfd < 0:
+        if self.pidfd < 0:
             raise ProcessLookupError
         signal.pidfd_send_signal(self._pidfd, number)
 
@@ -152,11 +181,14 @@ class Job:
                 self.signal_main(number)
 
     def release(self) -> None:
-        """Closes and removes everything of the job but its files; its processes are gone."""
+        """Closes and removes everything of the job but its files; its processes are gone, and reaped now if they are ours."""
         for timer in (self._grace, self._timeout, self._kill_timer):
             if timer is not None:
                 timer.cancel()
         self._grace = self._timeout = self._kill_timer = None
+        if self._pidfd >= 0:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         self._close_pidfd()
         self._close_events()
         self.capture.close()
@@ -164,6 +196,7 @@ class Job:
             self.leaf.remove()
         except OSError as error:
             note(f"job {self.name}: its cgroup stays: {error.strerror}")
+        self._host.custody.drop(self.state["number"])
 
     def _is_alive(self) -> bool:
         """Whether a stop still makes a difference; asks the kernel, since the event may be on its way."""
@@ -171,9 +204,7 @@ class Job:
             return False
         if self.wait_for_tree:
             return True
-        if self._is_main_gone:
-            return False
-        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        return not self._is_main_gone and not syscalls.is_readable(self._pidfd)
 
     def _set_grace(self, grace_ms: int) -> None:
         when_ns = time.monotonic_ns() + grace_ms * MS
@@ -181,16 +212,19 @@ class Job:
             if self._grace.when_ns <= when_ns:
                 return
             self._grace.cancel()
-        self._grace = self._host.loop.call_after(grace_ms * MS, self._on_grace)
+        self._grace = self._host.loop.call_at(when_ns, self._on_grace)
+        self.state["grace_at_ns"] = when_ns
 
     def _on_grace(self) -> None:
         if self._is_alive():
             self.record["grace_expired"] = True
+            self._try_to_save()
         self._kill()
 
     def _on_timeout(self) -> None:
         if self._is_alive() and not self.record["stop_requested"]:
             self.record["timed_out"] = True
+            self._try_to_save()
         self._kill()
 
     def _kill(self) -> None:
@@ -201,19 +235,65 @@ class Job:
             self._kill_timer = self._host.loop.call_after(_UNKILLABLE_NS, self._on_unkillable)
 
     def _on_exit(self, _events: int) -> None:
-        pid, status, rusage = os.wait4(self.pid, os.WNOHANG)
-        if pid == 0:
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            self._ask_keeper()
             return
+        if result is None:
+            return
+        if self.leaf.counts_by_reaping:
+            _, status, self._rusage = os.wait4(self.pid, 0)
+        else:
+            status = _wait_status(result)
+        self._on_status(status)
+
+    def _ask_keeper(self) -> None:
+        """An earlier supervisor was its parent, and now the keeper is, or whoever adopts orphans on this host."""
+        self._host.loop.unwatch(self._pidfd)
+        if not self._host.custody.expect(self.pid, self._on_keeper_knows):
+            self._ask_kernel()
+
+    def _on_keeper_knows(self, ended: Exit | None) -> None:
+        if ended is None:
+            self._ask_kernel()
+        elif not self._is_main_gone:
+            self._rusage = ended
+            self._on_status(ended.status)
+
+    def _ask_kernel(self) -> None:
+        """It has exited; its status is there once its parent has taken it, if this kernel tells it to others at all."""
+        try:
+            status = syscalls.pidfd_exit_status(self._pidfd)
+        except OSError:
+            self._on_vanished()
+            return
+        if status is None:
+            self._host.loop.watch(self._pidfd, 0, self._on_reaped)  # a hang-up is always reported
+        else:
+            self._on_status(status)
+
+    def _on_reaped(self, _events: int) -> None:
+        self._host.loop.unwatch(self._pidfd)
+        self._ask_kernel()
+
+    def _on_status(self, status: int) -> None:
+        """The main process has ended, and how is known."""
         record = self.record
-        record["main_exited_ns"] = time.time_ns()
         if os.WIFSIGNALED(status):
             record["signal"] = os.WTERMSIG(status)
             record["core_dumped"] = os.WCOREDUMP(status)
         else:
             record["exit_code"] = os.WEXITSTATUS(status)
+        self._on_vanished()
+
+    def _on_vanished(self) -> None:
+        """The main process has ended, be it known how or not."""
         self._is_main_gone = True
-        self._rusage = rusage
-        self._close_pidfd()
+        if self._pidfd >= 0:
+            self._host.loop.unwatch(self._pidfd)
+        if self.record["main_exited_ns"] is None:
+            self.record["main_exited_ns"] = time.time_ns()
         self._empty_tree()
 
     def _empty_tree(self) -> None:
@@ -232,6 +312,7 @@ class Job:
             self._drain()
             return
         self._host.loop.watch(events_fd, URGENT, self._on_events)
+        self._try_to_save()
         if not self.wait_for_tree:
             self._kill()
 
@@ -246,7 +327,6 @@ class Job:
         note(f"job {self.name}: {len(survivors)} processes outlive their kill: {survivors[:10]}")
         self.record["survivors"] = len(survivors)
         self._is_main_gone = True
-        self._close_pidfd()
         self._drain()
 
     def _drain(self) -> None:
@@ -277,6 +357,13 @@ class Job:
         self._host.ended(self, packed)
         self._host.loop.defer(self.release)
 
+    def _try_to_save(self) -> None:
+        """A disk that refuses costs what a successor would know, not the job."""
+        try:
+            self.save()
+        except OSError as error:
+            note(f"job {self.name}: its state cannot be written: {error.strerror}")
+
     def _close_pidfd(self) -> None:
         if self._pidfd >= 0:
             self._host.loop.unwatch(self._pidfd)
@@ -288,3 +375,10 @@ class Job:
             self._host.loop.unwatch(self._events_fd)
             os.close(self._events_fd)
             self._events_fd = -1
+
+
+def _wait_status(result: os.waitid_result) -> int:
+    """What wait(2) would have told; nobody has waited yet."""
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status << 8
+    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)

@@ -2,7 +2,7 @@
 
 Decides the names and modes of what is in it at the beginning. Creating four things in a file system can take
 milliseconds, renaming one of them does not; and a rename that replaces nothing is also how an id is taken only once.
-The exit record has its space from here on: on a full disk a job can still end.
+The file that becomes the exit record has its space from here on: on a full disk a job can still end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jobworker import syscalls
 from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, pack_header
 
 EXIT_NAME = "exit"
-EXIT_ASIDE_NAME = "exit.tmp"
+RUNNING_NAME = "running"  # until it is renamed to EXIT_NAME
 _UNCLAIMED = ".next-"  # no job's id begins with a dot
 _EXIT_SIZE = 4096  # bytes; a record has less than a quarter of that
 
@@ -27,7 +27,7 @@ def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
     fds: list[int] = []
     try:
         os.mkdir(directory, 0o700, dir_fd=jobs_fd)
-        for name in (LOG_NAME, INDEX_NAME, EXIT_ASIDE_NAME):  # not O_APPEND: splice refuses such a file
+        for name in (LOG_NAME, INDEX_NAME, RUNNING_NAME):  # not O_APPEND: splice refuses such a file
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fds.append(os.open(f"{directory}/{name}", flags, 0o600, dir_fd=jobs_fd))
         _write_all(fds[1], pack_header(Header(created_ns=time.time_ns())))
@@ -57,6 +57,16 @@ def claim_empty(job: str, *, jobs_fd: int) -> None:
     os.mkdir(job, 0o700, dir_fd=jobs_fd)
 
 
+def reopen(job: str, *, jobs_fd: int) -> tuple[int, int]:
+    """Descriptors of output.log and output.idx of a job that another supervisor began; OSError leaves none open."""
+    log = os.open(f"{job}/{LOG_NAME}", os.O_RDWR | os.O_CLOEXEC, dir_fd=jobs_fd)
+    try:
+        return log, os.open(f"{job}/{INDEX_NAME}", os.O_RDWR | os.O_CLOEXEC, dir_fd=jobs_fd)
+    except OSError:
+        os.close(log)
+        raise
+
+
 def strip(directory: str, *, jobs_fd: int) -> None:
     """Removes the output of a job that never began; the place for its exit record stays."""
     for name in (LOG_NAME, INDEX_NAME):
@@ -83,7 +93,7 @@ def _unclaimed(number: int) -> str:
 def _remove(directory: str, jobs_fd: int) -> None:
     strip(directory, jobs_fd=jobs_fd)
     with contextlib.suppress(OSError):
-        os.unlink(f"{directory}/{EXIT_ASIDE_NAME}", dir_fd=jobs_fd)
+        os.unlink(f"{directory}/{RUNNING_NAME}", dir_fd=jobs_fd)
     with contextlib.suppress(OSError):
         os.rmdir(directory, dir_fd=jobs_fd)
 

@@ -71,7 +71,11 @@ class Loop:
 
     def call_after(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
         """Calls back once, `delay_ns` from now on the monotonic clock."""
-        timer = Timer(time.monotonic_ns() + delay_ns, callback)
+        return self.call_at(time.monotonic_ns() + delay_ns, callback)
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Calls back once, at this time of the monotonic clock."""
+        timer = Timer(when_ns, callback)
         heapq.heappush(self._timers, timer)
         self._drop_dead_timers()
         return timer

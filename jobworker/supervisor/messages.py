@@ -132,6 +132,28 @@ class ExitRecord(TypedDict):
     survivors: int
 
 
+class RunState(TypedDict):
+    """The file `running` of a job: what a supervisor that takes over has to know of it.
+
+    `number` is that of its child and of its leaf; `ordered_ns` is when the child got its order. Deadlines are on the
+    monotonic clock (clock_gettime(2), CLOCK_MONOTONIC), in nanoseconds.
+    """
+
+    version: int
+    number: int
+    pid: int
+    ordered_ns: int
+    timeout_at_ns: int | None
+    grace_at_ns: int | None
+    wait_for_tree: bool
+    paused: bool
+    limits: Limits
+    unenforced: list[Unenforced]
+    output: OutputCap
+    scratch: str | None
+    record: ExitRecord
+
+
 class HelloRequest(TypedDict):
     """Asks who is there, and subscribes this connection to events."""
 

@@ -3,8 +3,8 @@
 A clone copies the memory map of the process that makes it, and makes that process pay for each page it writes to
 afterwards. The nurse is cloned from the supervisor when that has loaded next to nothing, and does nothing else: on
 request she makes one child in a fresh cgroup leaf, which waits for its order, and a directory with the files it will
-need, and hands over the descriptors. Her children are her siblings, so the supervisor is their parent. She knows no
-jobs, and ends with the supervisor.
+need, and hands over the descriptors: to the supervisor, and before that to the keeper, in case it loses them. Her
+children are her siblings, so the supervisor is their parent. She knows no jobs, and ends with the supervisor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, child, jobfiles
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note, note_exception
+from jobworker.supervisor.keeper import HEAD, KEEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ STAGES: tuple[Stage, ...] = ("cgroup", "setup")
 _CGROUP, _SETUP = range(2)
 # that come with an answer: output.log, output.idx, pidfd, our ends of stdout, stderr, status and order pipe, order file
 DESCRIPTORS = 8
+_KEPT = slice(2, 6)  # of these: what the keeper gets
 _LAST_DESCRIPTOR = 2**32 - 1
 
 
@@ -53,12 +55,15 @@ class Origin:
 class Nurse:
     """The process's state: a tree to make leaves in, a directory for jobs, and how many she has made."""
 
-    __slots__ = ("_count", "_jobs_fd", "_origin", "_socket", "_tree")
+    __slots__ = ("_count", "_jobs_fd", "_keeper_fd", "_origin", "_socket", "_tree")
 
-    def __init__(self, tree: Tree | None, origin: Origin, *, jobs_fd: int, socket: int) -> None:
+    def __init__(
+        self, tree: Tree | None, origin: Origin, *, jobs_fd: int, keeper_fd: int, socket: int
+    ) -> None:
         self._tree = tree
         self._origin = origin
         self._jobs_fd = jobs_fd
+        self._keeper_fd = keeper_fd
         self._socket = socket
         self._count = 0
 
@@ -91,7 +96,7 @@ class Nurse:
 
     def _close_others(self) -> None:
         """The supervisor's lock and sockets must not live on here."""
-        kept = {self._socket, self._jobs_fd}
+        kept = {self._socket, self._keeper_fd, self._jobs_fd}
         if self._tree is not None:
             kept.update((self._tree.fd, *self._tree.v1_fds.values()))
         first = 3
@@ -112,6 +117,7 @@ class Nurse:
             leaf.create()
             stage = _SETUP
             pid = self._clone(leaf, fds)
+            self._give_into_custody(pid, fds[_KEPT])
             syscalls.send_descriptors(self._socket, ANSWER.pack(self._count, pid, 0, 0, into_cgroup), fds)
         except OSError as error:
             note(f"no child could be made: {error.strerror}")
@@ -122,10 +128,15 @@ class Nurse:
         leaf.close_entry()
         _close(fds)
 
+    def _give_into_custody(self, pid: int, fds: list[int]) -> None:
+        with contextlib.suppress(OSError):  # without a keeper jobs run all the same
+            syscalls.send_descriptors(self._keeper_fd, HEAD.pack(KEEP, self._count, pid), fds)
+
     def _clone(self, leaf: Leaf | Group, fds: list[int]) -> int:
         """Makes pipes and child; its pid, and in `fds` what the supervisor is to have of it."""
-        place = child.Place(joins=leaf.join_fds, unwanted=[self._socket], blocked=self._origin.blocked)
-        ours = place.unwanted
+        unwanted = [self._socket, self._keeper_fd]
+        place = child.Place(joins=leaf.join_fds, unwanted=unwanted, blocked=self._origin.blocked)
+        ours: list[int] = []
         theirs: list[int] = []
         try:
             for flags in (os.O_CLOEXEC, os.O_CLOEXEC, os.O_CLOEXEC | os.O_NONBLOCK):
@@ -137,12 +148,13 @@ class Nurse:
             ours.append(our_order)
             theirs.append(place.order)
             place.order_file = os.memfd_create("order", os.MFD_CLOEXEC)
+            unwanted += ours
             pid, pidfd = syscalls.clone3(flags=syscalls.CLONE_PARENT, cgroup_fd=leaf.clone_fd)
             if pid == 0:
                 child.run(place)
             fds.append(pidfd)
         finally:
-            fds += [fd for fd in (*ours[1:], place.order_file) if fd >= 0]
+            fds += [fd for fd in (*ours, place.order_file) if fd >= 0]
             _close(theirs)
         return pid
 

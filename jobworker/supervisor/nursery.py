@@ -22,6 +22,7 @@ from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_A
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Leaf, Tree
+    from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.loop import Loop
     from jobworker.supervisor.messages import Stage, StartFailure
 
@@ -119,18 +120,22 @@ class Nursery:
         "_ready",
         "_retest",
         "_socket",
+        "custody",
         "tree",
     )
 
-    def __init__(self, tree: Tree | None, origin: Origin, *, jobs_fd: int) -> None:
-        """Clones the nurse from this process, which had better be small."""
+    def __init__(
+        self, tree: Tree | None, origin: Origin, *, jobs_fd: int, custody: Custody, last: int
+    ) -> None:
+        """Clones the nurse from this process, which had better be small; numbers up to `last` have been used."""
         self.tree = tree
         self._origin = origin
         self._jobs_fd = jobs_fd
+        self.custody = custody
         self._loop: Loop | None = None
         self._ready: list[Seat] = []
         self._asked = 0  # children asked for and not received yet
-        self._last = 0  # number of the last one
+        self._last = last  # number of the last one
         self._retest = False
         self._hire()
 
@@ -158,6 +163,11 @@ class Nursery:
         """Takes back a child that was not needed."""
         self._ready.append(seat)
 
+    def discard(self, seat: Seat) -> None:
+        """Ends a child that is not needed; leaves the directory."""
+        seat.discard()
+        self.custody.drop(seat.number)
+
     def refill(self) -> None:
         """Has the next child made, if there is none; a failure is for the launch that will need it."""
         if not self._ready and not self._asked:
@@ -180,7 +190,7 @@ class Nursery:
         self._retest = True
 
     def _throw_away(self, seat: Seat) -> None:
-        seat.discard()
+        self.discard(seat)
         jobfiles.remove(seat.number, jobs_fd=self._jobs_fd)
 
     def _on_answer(self, _events: int) -> None:
@@ -195,7 +205,8 @@ class Nursery:
         parent = os.getpid()
         pid, self._nurse = syscalls.clone3()
         if pid == 0:
-            nurse = Nurse(self.tree, self._origin, jobs_fd=self._jobs_fd, socket=hers)
+            keeper_fd = self.custody.socket
+            nurse = Nurse(self.tree, self._origin, jobs_fd=self._jobs_fd, keeper_fd=keeper_fd, socket=hers)
             nurse.run(parent=parent, first=self._last)
         os.close(hers)
         if self._loop is not None:
@@ -219,6 +230,7 @@ class Nursery:
         self._hire()
 
     def _remove_unfinished(self, number: int) -> None:
+        self.custody.drop(number)
         jobfiles.remove(number, jobs_fd=self._jobs_fd)
         if self.tree is None:
             return

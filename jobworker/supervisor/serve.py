@@ -1,18 +1,22 @@
-"""Wires the supervisor's parts together and runs them until it is told to end.
+"""Wires the supervisor's parts together and runs them until it is told to end, or to make way for its successor.
 
-Decides nothing but the order. It and all it imports are loaded after the nurse was cloned: see `__main__`.
+Decides nothing but the order: what an earlier supervisor left is taken over before anybody is served. It and all it
+imports are loaded after the nurse was cloned: see `startup`.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import socket
 import time
 
 from jobworker import syscalls
-from jobworker.supervisor.control import Listener
+from jobworker.supervisor import cgroup_setup, takeover
+from jobworker.supervisor.control import Listener, listen
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.keeper import LISTENER
 from jobworker.supervisor.launch import Launcher
 from jobworker.supervisor.loop import READ, Loop
 
@@ -25,32 +29,60 @@ if TYPE_CHECKING:
 
 def run(
     nursery: Nursery, *, state_fd: int, jobs_fd: int, is_managed: bool, when_ready: Callable[[], None]
-) -> None:
-    """Serves the state directory; calls back once the socket listens. `is_managed`: it ends when its manager says so."""
+) -> bool:
+    """Serves the state directory; calls back once it does. Whether to upgrade in the end.
+
+    `is_managed`: it ends when its service manager says so.
+    """
     loop = Loop()
     boot_id = _read_boot_id()
-    engine = Engine(loop, jobs_fd=jobs_fd, boot_id=boot_id, started_ns=time.time_ns())
+    custody = nursery.custody
+    engine = Engine(loop, jobs_fd=jobs_fd, boot_id=boot_id, started_ns=time.time_ns(), custody=custody)
     engine.is_managed = is_managed
     engine.launcher = Launcher(engine, nursery, boot_id=boot_id)
+    _take_over(engine, nursery, jobs_fd=jobs_fd, boot_id=boot_id)
     _watch_signals(loop, engine)
-    listener = Listener(loop, state_fd=state_fd, admit=engine.admit)
+    kept = custody.claim(LISTENER)
+    sock = socket.socket(fileno=kept.fds[0]) if kept else listen(state_fd)
+    custody.drop_rest()
+    custody.attend(loop)
+    listener = Listener(loop, sock, state_fd=state_fd, admit=engine.admit)
     tree = nursery.tree
-    note(f"ready, cgroups {tree.path if tree else 'none'}")
+    note(f"ready, cgroups {tree.path if tree else 'none'}, {engine.count()} jobs taken over")
     nursery.attend(loop)
     nursery.refill()
     gc.collect()
     gc.freeze()  # collection is off, and when it is done by hand it need not look at what stays for ever
+    custody.ready(sock.fileno())
     when_ready()
     loop.run()
-    listener.close()
+    if not engine.upgrade:
+        listener.close()
+    return engine.upgrade
+
+
+def _take_over(engine: Engine, nursery: Nursery, *, jobs_fd: int, boot_id: str) -> None:
+    states = takeover.find(jobs_fd=jobs_fd, boot_id=boot_id)
+    adopter = takeover.TakeOver(engine, nursery.tree, nursery.custody, engine.on_launched)
+    adopted = set()
+    for state in states:
+        job = adopter.adopt(state)
+        if job is not None:
+            engine.add(job)
+            adopted.add(str(state["number"]))
+    if nursery.tree is not None:
+        cgroup_setup.clear_leftovers(nursery.tree, but=adopted)
 
 
 def _watch_signals(loop: Loop, engine: Engine) -> None:
     fd = syscalls.signalfd([syscalls.SIGTERM, syscalls.SIGHUP, syscalls.SIGINT])
 
     def on_signal(_events: int) -> None:
-        if os.read(fd, 128)[0] == syscalls.SIGTERM:  # others are ignored
+        number = os.read(fd, 128)[0]
+        if number == syscalls.SIGTERM:
             engine.shut_down()
+        elif number == syscalls.SIGHUP:
+            engine.prepare_upgrade()
 
     loop.watch(fd, READ, on_signal)
 

@@ -48,6 +48,7 @@ class Supervisor:
         python: str = sys.executable,
         user: int | None = None,
         wrap: Sequence[str] = (),
+        code: Path = CHECKOUT,
     ) -> None:
         """`wrap` is a command that becomes the one that follows it."""
         self.state = state
@@ -59,7 +60,7 @@ class Supervisor:
         with (state / "supervisor.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--ready-fd", str(writer), *options],
-                cwd=CHECKOUT,
+                cwd=code,
                 pass_fds=[writer],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -75,7 +76,8 @@ class Supervisor:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        """The supervisor itself; `process` is its keeper."""
+        return int((self.state / "supervisor.lock").read_text())
 
     @property
     def log(self) -> str:
@@ -97,7 +99,7 @@ class Supervisor:
         """The process that makes the others: the one child that stays in the supervisor's own session."""
         for _ in range(100_000):
             with contextlib.suppress(ProcessLookupError):
-                ours = [pid for pid in self.children() if os.getsid(pid) == self.pid]
+                ours = [pid for pid in self.children() if os.getsid(pid) == self.process.pid]
                 if len(ours) == 1:
                     return ours[0]
         raise AssertionError("there is no nurse, or more than one")
@@ -126,9 +128,24 @@ class Supervisor:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
+    def kill_supervisor(self) -> int:
+        """Kills the supervisor alone; returns its pid once another one is in its place and serves."""
+        killed = self.pid
+        os.kill(killed, signal.SIGKILL)
+        with self.connect() as peer:
+            assert peer.welcome["pid"] not in (killed, self.process.pid)
+        return killed
+
     def kill(self) -> None:
+        """Kills both processes, so that nothing is taken over."""
+        if self.process.poll() is not None:
+            return
+        pidfd = os.pidfd_open(self.pid)
         self.process.kill()
         self.process.wait(PATIENCE)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], PATIENCE)
+        os.close(pidfd)
 
 
 class Peer:
@@ -192,6 +209,9 @@ class Peer:
 
     def signal(self, job: str, number: int, *, tree: bool) -> Message:
         return self.call({"op": "signal", "job": job, "signal": int(number), "tree": tree})
+
+    def upgrade(self) -> Message:
+        return self.call({"op": "upgrade"})
 
     def jobs(self) -> list[Message]:
         jobs: list[Message] = self.call({"op": "list"})["jobs"]

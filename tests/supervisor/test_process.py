@@ -26,24 +26,32 @@ OURS = {
     "jobworker.supervisor.cgroupfs",
     "jobworker.supervisor.child",
     "jobworker.supervisor.control",
+    "jobworker.supervisor.custody",
     "jobworker.supervisor.disk",
     "jobworker.supervisor.diskweights",
     "jobworker.supervisor.engine",
+    "jobworker.supervisor.execution",
     "jobworker.supervisor.exitrecord",
     "jobworker.supervisor.job",
     "jobworker.supervisor.jobfiles",
     "jobworker.supervisor.journal",
+    "jobworker.supervisor.keeper",
     "jobworker.supervisor.launch",
     "jobworker.supervisor.limitrequests",
     "jobworker.supervisor.limits",
     "jobworker.supervisor.loop",
     "jobworker.supervisor.nurse",
     "jobworker.supervisor.nursery",
+    "jobworker.supervisor.options",
     "jobworker.supervisor.processlimits",
     "jobworker.supervisor.protocol",
     "jobworker.supervisor.recording",
+    "jobworker.supervisor.rehearsal",
     "jobworker.supervisor.requests",
+    "jobworker.supervisor.runstate",
     "jobworker.supervisor.serve",
+    "jobworker.supervisor.startup",
+    "jobworker.supervisor.takeover",
     "jobworker.syscalls",
 }
 STANDARD = {
@@ -99,14 +107,14 @@ def loaded_modules(module: str) -> set[str]:
 
 
 def test_it_loads_its_own_modules_and_a_known_few_of_the_standard_library() -> None:
-    loaded = loaded_modules("__main__") | loaded_modules("serve")
+    loaded = loaded_modules("__main__") | loaded_modules("startup") | loaded_modules("serve")
     assert {name for name in loaded if name.startswith("job")} == OURS
     foreign = {name.split(".")[0] for name in loaded if not name.startswith(("job", "_"))}
     assert foreign <= STANDARD
 
 
 def test_what_is_loaded_before_the_nurse_is_cloned_is_less_still() -> None:
-    loaded = loaded_modules("__main__")
+    loaded = loaded_modules("__main__") | loaded_modules("startup")
     assert not loaded & {"json", "re", "enum", "socket", "signal", "selectors", "jobworker.supervisor.serve"}
 
 

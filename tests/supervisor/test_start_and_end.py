@@ -132,21 +132,3 @@ def test_other_signals_are_ignored(start_supervisor: StartSupervisor, number: in
     supervisor.process.send_signal(number)
     with supervisor.connect() as peer:
         assert peer.run("job", ["true"])["exit_code"] == 0
-
-
-def test_a_killed_supervisors_jobs_are_cleared_by_the_next(start_supervisor: StartSupervisor) -> None:
-    first = start_supervisor()
-    with first.connect() as peer:
-        if peer.welcome["cgroup"]["mode"] == "none":
-            pytest.skip("without cgroups nobody knows which processes were jobs")
-        pid = peer.launch("job", ["sh", "-c", "setsid sleep 1000 & sleep 1000"])["pid"]
-        waiting = first.waiting_child(peer)
-    first.kill()
-    assert processes.wait_gone(waiting, seconds=PATIENCE)
-    second = start_supervisor()
-    assert second.ready == "ready\n"
-    assert processes.wait_gone(pid, seconds=PATIENCE)
-    with second.connect() as peer:
-        assert peer.jobs() == []
-        assert peer.launch("job", ["true"])["error"] == "exists"
-        assert peer.run("job-2", ["true"])["exit_code"] == 0

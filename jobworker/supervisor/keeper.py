@@ -1,0 +1,192 @@
+"""The process above the supervisor: holds what must not die with it, and starts it again when it does.
+
+Decides nothing about jobs. It keeps a copy of each job's pidfd and of the read ends of its pipes, so that a job whose
+supervisor is killed goes on writing; it is the subreaper to whom orphaned jobs fall, so that their exit status is
+known (PR_SET_CHILD_SUBREAPER, prctl(2)); and it holds the lock of the state directory for both. It is small and does
+little, since nothing watches over it: without it jobs run on, and their supervisor is not replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import struct
+
+from jobworker import syscalls
+from jobworker.supervisor.journal import note
+from jobworker.supervisor.options import PACKAGE_PARENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jobworker.supervisor.options import Options
+
+PROCESS_NAME = b"jobworker-keep"
+SIGNALS = [syscalls.SIGTERM, syscalls.SIGHUP, syscalls.SIGINT, syscalls.SIGCHLD]
+
+# Messages, either way: a kind, a number and a pid, then 64-bit words. They are part of an upgrade: a new supervisor talks
+# to a keeper of the version before, so what is here stays.
+KEEP, DROP, FETCH, READY, EXITED, END = b"K", b"D", b"F", b"R", b"X", b"E"
+HEAD = struct.Struct("<cxxxIi")  # kind, number of the child, its pid
+STATUS = struct.Struct(
+    "<iQQQ"
+)  # wait status, user and system time in microseconds, largest resident size in KiB
+NUMBER = struct.Struct("<I")
+LISTENER = 0  # the number under which the listening socket is kept
+MESSAGE_SIZE = 4096
+DROPPED_AT_ONCE = (MESSAGE_SIZE - HEAD.size) // NUMBER.size
+DESCRIPTORS = 4  # of one child: pidfd, read ends of stdout, stderr and status pipe
+
+_CANNOT_START = 1  # exit status of a supervisor that has said why
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 30.0  # seconds before a supervisor that died at its start is started again
+
+
+class Kept:
+    """What is held of one child."""
+
+    __slots__ = ("fds", "pid")
+
+    def __init__(self, pid: int, fds: list[int]) -> None:
+        self.pid = pid
+        self.fds = fds
+
+
+class Keeper:
+    """The process's state."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._kept: dict[int, Kept] = {}
+        self._statuses: dict[int, bytes] = {}  # pid → packed STATUS of children that ended while nobody asked
+        self._socket = -1
+        self._supervisor = 0
+        self._is_ready = False
+        self._is_asked_to_end = False
+        self._poll = select.poll()
+
+    def run(self) -> int:
+        """Starts the supervisor, and again whenever it dies; returns the exit status of one that ends by itself."""
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        signals = syscalls.signalfd(SIGNALS)
+        self._poll.register(signals, select.POLLIN)
+        self._start(ready_fd=self._options.ready_fd)
+        pause = _FIRST_PAUSE
+        while True:
+            status = self._attend(signals)
+            if self._is_ready:
+                pause = _FIRST_PAUSE
+            elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == _CANNOT_START and not self._kept:
+                return _CANNOT_START
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+                return 0
+            note(f"the supervisor has ended with status {status:#x}; {len(self._kept)} children are kept")
+            if not self._is_ready:
+                if self._is_asked_to_end:
+                    return _CANNOT_START
+                self._poll.poll(
+                    pause * 1000
+                )  # nothing tells when it would start; a signal is reason to try at once
+                pause = min(2 * pause, _LAST_PAUSE)
+            self._start(ready_fd=-1)
+
+    def _start(self, *, ready_fd: int) -> None:
+        ours, theirs = syscalls.socketpair()
+        self._is_ready = False
+        command = self._options.command(keeper_fd=theirs, ready_fd=ready_fd)
+        os.set_inheritable(theirs, True)
+        if ready_fd >= 0:
+            os.set_inheritable(ready_fd, True)
+        os.chdir(PACKAGE_PARENT)
+        try:
+            self._supervisor = os.posix_spawn(command[0], command, os.environ)
+        finally:
+            os.chdir("/")
+            os.close(theirs)
+            if ready_fd >= 0:
+                os.close(ready_fd)
+        self._socket = ours
+        self._poll.register(ours, select.POLLIN)
+        if self._is_asked_to_end:
+            os.kill(self._supervisor, syscalls.SIGTERM)
+
+    def _attend(self, signals: int) -> int:
+        """Serves the supervisor until it has ended; its wait status."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._socket:
+                    self._receive()
+                elif (status := self._on_signals(signals)) is not None:
+                    while self._socket >= 0:  # what it, or its nurse, said last
+                        self._receive()
+                    return status
+
+    def _on_signals(self, signals: int) -> int | None:
+        """Passes on what was meant for the supervisor, and takes in the dead; the supervisor's status if it is among them."""
+        data = os.read(signals, 128 * 16)
+        numbers = {int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 128)}
+        for number in numbers & {syscalls.SIGTERM, syscalls.SIGHUP}:
+            self._is_asked_to_end |= number == syscalls.SIGTERM
+            os.kill(self._supervisor, number)
+        ended = None
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait3(os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self._supervisor:
+                    ended = status
+                else:
+                    times = round(usage.ru_utime * 1e6), round(usage.ru_stime * 1e6)
+                    self._on_orphan(pid, STATUS.pack(status, *times, usage.ru_maxrss))
+        return ended
+
+    def _on_orphan(self, pid: int, status: bytes) -> None:
+        """A job's main process, or one that a job left behind somewhere in its tree, which nobody asks about."""
+        if any(kept.pid == pid for kept in self._kept.values()):
+            self._statuses[pid] = status
+            if self._is_ready:
+                self._send(EXITED, pid=pid, data=status)
+
+    def _receive(self) -> None:
+        try:
+            data, fds = syscalls.receive_descriptors(self._socket, size=MESSAGE_SIZE, count=DESCRIPTORS)
+        except ConnectionResetError:
+            data, fds = b"", []
+        if not data:
+            self._poll.unregister(self._socket)
+            os.close(self._socket)
+            self._socket = -1
+            return
+        kind, number, pid = HEAD.unpack_from(data)
+        if kind == KEEP:
+            self._drop(number)
+            self._kept[number] = Kept(pid, fds)
+        elif kind == DROP:
+            for (dropped,) in NUMBER.iter_unpack(data[HEAD.size :]):
+                self._drop(dropped)
+        elif kind == FETCH:
+            self._give_all()
+        elif kind == READY:
+            self._is_ready = True
+
+    def _drop(self, number: int) -> None:
+        kept = self._kept.pop(number, None)
+        if kept is not None:
+            self._statuses.pop(kept.pid, None)
+            for fd in kept.fds:
+                os.close(fd)
+
+    def _give_all(self) -> None:
+        for number, kept in self._kept.items():
+            self._send(KEEP, number=number, pid=kept.pid, fds=kept.fds)
+        for pid, status in self._statuses.items():
+            self._send(EXITED, pid=pid, data=status)
+        self._send(END)
+
+    def _send(
+        self, kind: bytes, *, number: int = 0, pid: int = 0, data: bytes = b"", fds: list[int] | None = None
+    ) -> None:
+        if self._socket < 0:
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just died: soon we are told
+            syscalls.send_descriptors(self._socket, HEAD.pack(kind, number, pid) + data, fds or [])

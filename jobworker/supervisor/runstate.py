@@ -1,0 +1,65 @@
+"""The file `running` of a job: what the next supervisor has to know of it, should this one end before the job does.
+
+Decides the file's form: one line of JSON at its beginning, written over the one before by a single write within space
+that is there, so that a kill leaves one or the other. It becomes the job's exit record in the end, by being
+renamed. docs/on-disk.md is the reference; what is made of it is `takeover`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from jobworker.supervisor.jobfiles import RUNNING_NAME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jobworker.supervisor.messages import RunState
+
+VERSION = 1
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class RunStateError(ValueError):
+    """Not the state of a running job, or one of a version this code does not know."""
+
+
+def pack(state: RunState) -> bytes:
+    """The file's first line."""
+    return _encode(state).encode("ascii") + b"\n"
+
+
+def unpack(data: bytes) -> RunState | None:
+    """The state in a file's content, None when the job was not begun; RunStateError when it holds none of this version."""
+    line = data.partition(b"\n")[0].strip(b"\0")
+    if not line:
+        return None
+    try:
+        state = json.loads(line)
+    except ValueError as error:
+        raise RunStateError(f"not JSON: {error}") from error
+    if not isinstance(state, dict) or not isinstance(state.get("version"), int):
+        raise RunStateError("not the state of a running job")
+    if state["version"] > VERSION:
+        raise RunStateError(f"version {state['version']} is not known here")
+    return state  # type: ignore[return-value]  # whoever wrote version 1 wrote its fields
+
+
+def write(job: str, data: bytes, *, dir_fd: int) -> None:
+    """Puts a packed state in place in the job's directory below `dir_fd`."""
+    fd = os.open(f"{job}/{RUNNING_NAME}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.pwrite(fd, data, 0)
+    finally:
+        os.close(fd)
+
+
+def read(job: str, *, dir_fd: int) -> bytes | None:
+    """The content of a job's file; None when there is none: the job has ended, or is of an older version."""
+    try:
+        fd = os.open(f"{job}/{RUNNING_NAME}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(fd, "rb") as file:
+        return file.read()
