@@ -113,6 +113,28 @@ class SupervisorLink:
                 await connection.closed.wait()
         return connection.closed.is_set()
 
+    async def upgrade(self) -> tuple[int, int]:
+        """Has the supervisor that runs become the version that is installed; its pid, and how many jobs go on.
+
+        Raises Unavailable when none runs, FailedPrecondition when that version cannot take over: nothing has changed then.
+        """
+        try:
+            connection = await self._open_socket()
+            reply = await connection.ask({"op": "upgrade"})
+            if reply["op"] != "done":
+                raise FailedPrecondition(
+                    f"the supervisor goes on as it is: {reply.get('detail')}",
+                    hint="see supervisor.log in its state directory",
+                )
+            await connection.closed.wait()
+            self._connection = await self._open_socket()
+            welcome = await self._connection.ask({"op": "hello", "protocol": PROTOCOL})
+            return int(welcome["pid"]), len(await self.list())
+        except (OSError, LinkLostError) as error:
+            raise Unavailable(
+                f"no supervisor answers in '{self._state}': {error}", hint="jobworker serve starts one"
+            ) from error
+
     async def close(self) -> None:
         """Lets go of the supervisor, which goes on."""
         self._is_closing = True

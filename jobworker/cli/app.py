@@ -28,7 +28,7 @@ app.command("jobworker.cli.serve:serve", name="serve", help="Serve clients, unti
 app.command(
     "jobworker.cli.supervisor:supervisor",
     name="supervisor",
-    help="Be the supervisor, as a unit of its own; serve starts one where none runs.",
+    help="Be the supervisor, as a unit of its own (serve starts one where none runs), or upgrade the one that runs.",
 )
 app.command(
     "jobworker.cli.doctor:doctor",

@@ -15,7 +15,7 @@ import struct
 
 from jobworker import syscalls
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.options import PACKAGE_PARENT
+from jobworker.supervisor.options import spawn, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,11 +96,9 @@ class Keeper:
         os.set_inheritable(theirs, True)
         if ready_fd >= 0:
             os.set_inheritable(ready_fd, True)
-        os.chdir(PACKAGE_PARENT)
         try:
-            self._supervisor = os.posix_spawn(command[0], command, os.environ)
+            self._supervisor = spawn(command)
         finally:
-            os.chdir("/")
             os.close(theirs)
             if ready_fd >= 0:
                 os.close(ready_fd)
@@ -168,6 +166,10 @@ class Keeper:
             self._give_all()
         elif kind == READY:
             self._is_ready = True
+            tell(
+                self._options.notify_fd, "READY=1\n"
+            )  # sd_notify(3): from us, whom the service manager knows
+            self._options.notify_fd = -1
 
     def _drop(self, number: int) -> None:
         kept = self._kept.pop(number, None)

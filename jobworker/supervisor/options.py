@@ -97,6 +97,15 @@ def interpreter() -> list[str]:
     return [sys.executable, "-S", "-E", "-s", "-m", "jobworker.supervisor"]
 
 
+def spawn(command: list[str]) -> int:
+    """Starts one of our own command lines with what is inheritable, signals blocked as here; its pid."""
+    os.chdir(PACKAGE_PARENT)
+    try:
+        return os.posix_spawn(command[0], command, os.environ)
+    finally:
+        os.chdir("/")
+
+
 def tell(ready_fd: int, text: str) -> None:
     """Says once to whoever started us how that went."""
     if ready_fd < 0:

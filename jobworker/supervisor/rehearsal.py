@@ -10,7 +10,7 @@ import os
 
 from jobworker.supervisor import runstate
 from jobworker.supervisor.loop import READ
-from jobworker.supervisor.options import PACKAGE_PARENT, interpreter
+from jobworker.supervisor.options import interpreter, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ class Rehearsal:
     def __init__(self, loop: Loop, done: Callable[[str], None]) -> None:
         self._loop = loop
         self._done = done
-        command = [*interpreter(), "--can-take-over", str(runstate.VERSION)]
-        os.chdir(PACKAGE_PARENT)
-        try:
-            self._pid = os.posix_spawn(command[0], command, {}, setsigmask=())
-        finally:
-            os.chdir("/")
+        self._pid = spawn([*interpreter(), "--can-take-over", str(runstate.VERSION)])
         self._pidfd = os.pidfd_open(self._pid)
         loop.watch(self._pidfd, READ, self._on_exit)
 

@@ -54,6 +54,7 @@ def run(options: Options, *, ignored: list[int]) -> int:
             nursery,
             state_fd=state_fd,
             jobs_fd=jobs_fd,
+            is_managed=options.is_managed,
             when_ready=lambda: tell(options.ready_fd, "ready\n"),
         )
     finally:

@@ -198,6 +198,10 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert "permission denied" in lines[0]
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_a_supervisor_of_its_own_serves_the_server(
     tmp_path: Path, make_worker: Callable[..., Worker]
 ) -> None:
@@ -211,12 +215,12 @@ def test_a_supervisor_of_its_own_serves_the_server(
         assert supervisor.stderr is not None
         assert "ready" in supervisor.stderr.readline()
         worker.start()
-        assert worker.supervisor_pid == supervisor.pid
+        assert children(supervisor.pid) == [worker.supervisor_pid]
         done = worker.jobctl("run", "--", "echo", "hi")
         assert (done.returncode, done.stdout) == (0, "hi\n")
         second = run("supervisor", "--state", str(worker.state))
         assert second.returncode == 1
-        assert f"supervisor {supervisor.pid} already runs" in second.stderr
+        assert f"supervisor {worker.supervisor_pid} already runs" in second.stderr
     finally:
         supervisor.terminate()
         supervisor.wait(30)
@@ -240,7 +244,7 @@ def test_a_supervisor_under_a_service_manager_says_when_it_is_ready_and_outlives
         try:
             assert manager.recv(100) == b"READY=1\n"
             worker.start()  # finds it at once, or it would start one of its own
-            assert worker.supervisor_pid == supervisor.pid
+            assert children(supervisor.pid) == [worker.supervisor_pid]
             assert worker.terminate() == 0
             assert supervisor.poll() is None
         finally:
@@ -252,6 +256,30 @@ def test_a_service_manager_that_does_not_listen_is_told_of(tmp_path: Path) -> No
     environment = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
     lines = errors(run("supervisor", "--state", str(tmp_path / "state"), environment=environment), 125)
     assert "the service manager does not listen" in lines[0]
+
+
+def test_the_supervisor_is_upgraded_and_jobs_and_followers_go_on(make_worker: Callable[..., Worker]) -> None:
+    worker = make_worker()
+    script = "echo one; read line < $0; echo $line; exit 5"
+    gate = worker.directory / "gate"
+    os.mkfifo(gate)
+    gate.chmod(0o666)
+    assert worker.jobctl("start", "--name", "held", "--", "sh", "-c", script, str(gate)).returncode == 0
+    before = worker.supervisor_pid
+    done = run("supervisor", "upgrade", "--state", str(worker.state))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"supervisor {before} is jobworker ")
+    assert done.stdout.endswith(", 1 job goes on\n")
+    gate.write_text("two\n")
+    assert worker.jobctl("wait", "held").returncode == 5
+    assert worker.jobctl("logs", "held").stdout == "one\ntwo\n"
+
+
+def test_where_no_supervisor_runs_none_is_upgraded(tmp_path: Path) -> None:
+    done = run("supervisor", "upgrade", "--state", str(tmp_path))
+    assert done.returncode == 125
+    assert done.stderr.startswith(f"error: no supervisor answers in '{tmp_path}'")
+    assert "hint: jobworker serve starts one" in done.stderr
 
 
 def test_revoking_ends_what_is_open_at_once(make_worker: Callable[..., Worker]) -> None:

@@ -144,19 +144,21 @@ def test_a_server_that_is_killed_finds_its_jobs_again(make_worker: Callable[[], 
 # the supervisor
 
 
-async def test_jobs_of_a_killed_supervisor_are_lost_and_others_can_start(domain: Domain) -> None:
-    (job_id,), _ = await held(domain)
+async def test_jobs_outlive_their_supervisor_and_others_can_start(domain: Domain) -> None:
+    (job_id,), (gate,) = await held(domain)
     waiter = asyncio.create_task(domain.wait(job_id))
     old = domain.supervisor_pid
     os.kill(old, signal.SIGKILL)
-    lost = await waiter
-    assert reason(lost) == EndReason.LOST
-    assert lost.output is not None
     await until_connected(domain)
-    fresh = await domain.start(*programs.sleep())
     assert domain.supervisor_pid != old
+    fresh = await domain.start(*programs.sleep())
     await domain.jobs.stop(ALICE, fresh.job_id, signal=9, grace=None)
     assert reason(await domain.wait(fresh.job_id)) == EndReason.STOPPED
+    assert not waiter.done()
+    await asyncio.to_thread(release, gate, 5)
+    record = await waiter
+    assert record.termination is not None
+    assert (reason(record), record.termination.exit_code) == (EndReason.EXITED, 5)
 
 
 async def test_while_the_supervisor_is_away_callers_are_told_to_try_again(domain: Domain) -> None:
@@ -168,7 +170,9 @@ async def test_while_the_supervisor_is_away_callers_are_told_to_try_again(domain
     assert "try again" in raised.value.hint
     assert (await domain.jobs.get(ALICE, job_id)).job_id == job_id
     assert len(domain.jobs.list(ALICE, None, page_size=0, page_token="")[0]) == 1
-    await domain.wait(job_id)
+    await until_connected(domain)
+    await domain.jobs.stop(ALICE, job_id, signal=9, grace=None)
+    assert reason(await domain.wait(job_id)) == EndReason.STOPPED
 
 
 async def test_a_supervisor_that_dies_over_a_launch(domain: Domain) -> None:

@@ -239,13 +239,13 @@ def test_a_cgroup_that_somebody_else_removed_does_not_hold_up_the_end(
 ) -> None:
     pid = peer.launch(job, ["sleep", "1000"])["pid"]
     leaf = leaf_of(peer, pid)
-    supervisor.process.send_signal(signal.SIGSTOP)
+    os.kill(supervisor.pid, signal.SIGSTOP)
     try:
         os.kill(pid, signal.SIGKILL)
         assert processes.wait_gone(pid, seconds=PATIENCE)
         leaf.rmdir()
     finally:
-        supervisor.process.send_signal(signal.SIGCONT)
+        os.kill(supervisor.pid, signal.SIGCONT)
     assert peer.exited(job)["signal"] == signal.SIGKILL
 
 
