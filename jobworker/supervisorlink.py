@@ -58,8 +58,8 @@ class SupervisorLink:
         self._is_closing = False
         self._reconnecting: asyncio.Task[None] | None = None
         self._attach: Callable[[], Awaitable[None]]
-        self._launched: Callable[[LaunchedEvent], None]
-        self._exited: Callable[[ExitedEvent], None]
+        self._launched: Callable[[LaunchedEvent], None] = _ignore
+        self._exited: Callable[[ExitedEvent], None] = _ignore
 
     async def open(
         self,
@@ -235,6 +235,10 @@ class SupervisorLink:
                     logger.exception("what the supervisor holds could not be compared")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_RETRY_SECONDS)
+
+
+def _ignore(_event: object) -> None:
+    """What one hears who has not asked to hear of events."""
 
 
 class _Connection(asyncio.Protocol):

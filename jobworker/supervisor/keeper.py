@@ -112,16 +112,18 @@ class Keeper:
         while True:
             for fd, _ in self._poll.poll():
                 if fd == self._socket:
-                    self._receive()
+                    self._receive(wait=False)
                 elif (status := self._on_signals(signals)) is not None:
                     while self._socket >= 0:  # what it, or its nurse, said last
-                        self._receive()
+                        self._receive(wait=True)
                     return status
 
     def _on_signals(self, signals: int) -> int | None:
         """Passes on what was meant for the supervisor, and takes in the dead; the supervisor's status if it is among them."""
         data = os.read(signals, 128 * 16)
         numbers = {int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 128)}
+        while self._socket >= 0 and self._receive(wait=False):  # who is kept, before who has died
+            pass
         for number in numbers & {syscalls.SIGTERM, syscalls.SIGHUP}:
             self._is_asked_to_end |= number == syscalls.SIGTERM
             os.kill(self._supervisor, number)
@@ -145,16 +147,21 @@ class Keeper:
             if self._is_ready:
                 self._send(EXITED, pid=pid, data=status)
 
-    def _receive(self) -> None:
+    def _receive(self, *, wait: bool) -> bool:
+        """Takes in one message, if there is one; whether there was."""
         try:
-            data, fds = syscalls.receive_descriptors(self._socket, size=MESSAGE_SIZE, count=DESCRIPTORS)
+            data, fds = syscalls.receive_descriptors(
+                self._socket, size=MESSAGE_SIZE, count=DESCRIPTORS, wait=wait
+            )
+        except BlockingIOError:
+            return False
         except ConnectionResetError:
             data, fds = b"", []
         if not data:
             self._poll.unregister(self._socket)
             os.close(self._socket)
             self._socket = -1
-            return
+            return False
         kind, number, pid = HEAD.unpack_from(data)
         if kind == KEEP:
             self._drop(number)
@@ -166,10 +173,9 @@ class Keeper:
             self._give_all()
         elif kind == READY:
             self._is_ready = True
-            tell(
-                self._options.notify_fd, "READY=1\n"
-            )  # sd_notify(3): from us, whom the service manager knows
+            tell(self._options.notify_fd, "READY=1\n")  # sd_notify(3): from us, whom the service manager knows
             self._options.notify_fd = -1
+        return True
 
     def _drop(self, number: int) -> None:
         kept = self._kept.pop(number, None)
