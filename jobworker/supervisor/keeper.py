@@ -173,7 +173,9 @@ class Keeper:
             self._give_all()
         elif kind == READY:
             self._is_ready = True
-            tell(self._options.notify_fd, "READY=1\n")  # sd_notify(3): from us, whom the service manager knows
+            tell(
+                self._options.notify_fd, "READY=1\n"
+            )  # sd_notify(3): from us, whom the service manager knows
             self._options.notify_fd = -1
         return True
 
