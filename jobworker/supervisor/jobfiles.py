@@ -18,7 +18,7 @@ from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, pack_header
 EXIT_NAME = "exit"
 RUNNING_NAME = "running"  # until it is renamed to EXIT_NAME
 _UNCLAIMED = ".next-"  # no job's id begins with a dot
-_EXIT_SIZE = 4096  # bytes; a record has less than a quarter of that
+_EXIT_SIZE = 4096  # bytes; a record has about a thousand
 
 
 def create(number: int, *, jobs_fd: int) -> tuple[int, int]:

@@ -147,8 +147,7 @@ class Nursery:
     def take(self) -> Seat:
         """A waiting child; StartError when none can be made."""
         if not self._ready:
-            self.refill()
-            seat = self._receive()
+            seat = self._await_child()
             self.refill()  # launches come fast: the next is made while this one is sent on its way
         else:
             seat = self._ready.pop()
@@ -188,6 +187,14 @@ class Nursery:
     def doubt_clone(self) -> None:
         """A child was killed before its exec: perhaps by the kernel, because our own cgroup was once killed."""
         self._retest = True
+
+    def _await_child(self) -> Seat:
+        """The child on its way; if that could not be made, another: the reason may have been a disk that was full then."""
+        if self._asked:
+            with contextlib.suppress(StartError):
+                return self._receive()
+        self.refill()
+        return self._receive()
 
     def _throw_away(self, seat: Seat) -> None:
         self.discard(seat)

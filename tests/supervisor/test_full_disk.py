@@ -129,6 +129,22 @@ def test_a_launch_fails_for_that_reason_and_works_again_with_space(
         assert_loud_is_whole(supervisor, peer)
 
 
+def test_why_a_program_could_not_be_executed_is_on_disk_as_well(
+    small_disk: Path, start_supervisor: StartSupervisor
+) -> None:
+    supervisor = start_supervisor(state=small_disk / "state")
+    with supervisor.connect() as peer:
+        fill(peer, small_disk)
+        answer = peer.launch("none", ["/no/such/program"])
+        assert (answer["op"], answer["stage"]) == ("failed", "exec")
+        record = exitrecord.read(str(supervisor.job_directory("none")))
+        assert record is not None
+        assert record["start_failure"] is not None
+        assert [entry.name for entry in supervisor.job_directory("none").iterdir()] == ["exit"]
+        give_space(small_disk)
+        assert_loud_is_whole(supervisor, peer)
+
+
 def test_the_newest_output_needs_no_more_space_than_its_cap(
     small_disk: Path, start_supervisor: StartSupervisor
 ) -> None:
