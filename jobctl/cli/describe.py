@@ -185,6 +185,10 @@ class JsonLines:
         if self._verbose:
             note(f"{error}; going on at the next byte")
 
+    def note(self, text: str) -> None:
+        """As people are told it: it is no data."""
+        note(text)
+
     async def finish(self) -> None:
         """Nothing was held back."""
 

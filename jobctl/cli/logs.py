@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS, parse, render
-from jobctl.cli.failure import note
 from jobctl.cli.runloop import Plain, View
 from jobctl.cli.session import DEFAULT, Session, read
 from jobctl.cli.sink import Sink, cannot_write, while_read
@@ -116,7 +115,7 @@ async def logs(job: str, /, *, flags: LogFlags = NO_FLAGS, session: Session = DE
                 return INTERRUPTED
             quiet = flags.quiet or session.as_json or not (flags.follow or sys.stderr.isatty())
             if end.termination is not None and not quiet:
-                await _tell(found, parse_ending(end.termination))
+                view.note(await _ending(found, parse_ending(end.termination)))
     return 0
 
 
@@ -171,7 +170,7 @@ async def _progress(job: Job, flags: LogFlags) -> Progress | None:
     return Progress(os.path.basename(flags.output), last=last)
 
 
-async def _tell(job: Job, ending: Ending) -> None:
+async def _ending(job: Job, ending: Ending) -> str:
     """How it ended, for no exit status of ours tells; after how long, if the worker still knows."""
     name, after = job.id, ""
     with suppress(JobctlError):
@@ -179,7 +178,7 @@ async def _tell(job: Job, ending: Ending) -> None:
         begun, ended = record.started_at or record.created_at, record.ended_at
         name = f"{record.spec.name} ({job.id})" if record.spec.name else job.id
         after = "" if ended is None else f" after {render.span(ended - begun)}"
-    note(f"job {name} {ending.words}{after}")
+    return f"job {name} {ending.words}{after}"
 
 
 def _moment(option: str, text: str | None) -> datetime | None:

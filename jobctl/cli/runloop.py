@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from jobctl import requests
 from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS
-from jobctl.cli.failure import note, run_to_end
+from jobctl.cli.failure import note, run_to_end, say
 from jobctl.cli.sink import Sink, cannot_write, while_read
 from jobctl.connection import Connection
 from jobctl.contexts import choose
@@ -43,6 +43,9 @@ class View(Protocol):
     def notice(self, error: Unavailable) -> None:
         """The connection broke and is tried again."""
 
+    def note(self, text: str) -> None:
+        """Something to know of the job that is none of its output."""
+
     async def finish(self) -> None:
         """There will be no more; shows what was held back."""
 
@@ -53,22 +56,32 @@ class Plain:
     def __init__(self, sinks: Mapping[Stream, Sink] | None = None, *, verbose: bool = False) -> None:
         self._sinks = sinks or {Stream.STDOUT: Sink(1), Stream.STDERR: Sink(2)}
         self._verbose = verbose
+        self._unfinished: Stream | None = None  # whose line our own output ends within
 
     async def show(self, event: Event) -> None:
         """Chunks and gaps; the rest is not for the eye."""
         if isinstance(event, Chunk):
             await self.put(event.stream, event.data)
         elif isinstance(event, Gap):
-            note(f"bytes {event.start} to {event.end} of the output are gone: {event.why}")
+            self.note(f"bytes {event.start} to {event.end} of the output are gone: {event.why}")
 
     def notice(self, error: Unavailable) -> None:
         """Said only when asked."""
         if self._verbose:
-            note(f"{error}; going on at the next byte")
+            self.note(f"{error}; going on at the next byte")
+
+    def note(self, text: str) -> None:
+        """On a line of its own, where the job's last line is unfinished and in the same place."""
+        if self._unfinished is Stream.STDERR or (self._unfinished and sys.stderr.isatty()):
+            say("")
+        self._unfinished = None
+        note(text)
 
     async def put(self, stream: Stream, data: bytes) -> None:
         """Bytes of one stream to its place."""
         await self._sinks[stream].write(data)
+        if data and self._sinks[stream].is_ours:
+            self._unfinished = None if data[-1] == 10 else stream
 
     async def finish(self) -> None:
         """Nothing was held back."""
@@ -114,14 +127,14 @@ async def _show_all(connection: Connection, cursor: Cursor, interrupts: Interrup
                     reading.enter_context(while_read(1))  # before, there is no job that could be stopped
                 await view.show(event)
                 if isinstance(event, End) and event.termination is not None:
-                    return _status(cursor.job_id, parse_ending(event.termination))
+                    return _status(cursor.job_id, parse_ending(event.termination), view)
     raise Internal("the worker did not tell how the job ended", job_id=cursor.job_id)
 
 
-def _status(job_id: str, ending: Ending) -> int:
+def _status(job_id: str, ending: Ending, view: View) -> int:
     """The exit status; an end that this number does not explain is told as well."""
     if ending.reason not in (EXITED, SIGNALED, STOPPED):
-        note(f"job {job_id} {ending.words}")
+        view.note(f"job {job_id} {ending.words}")
     return ending.status
 
 

@@ -29,6 +29,11 @@ class Sink:
         self._given = descriptor
         self._open: int | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether people see it beside what we say ourselves: our stdout or stderr, not a file that is saved to."""
+        return self._given in (1, 2)
+
     async def write(self, data: bytes) -> None:
         """Returns when all of it is written; raises BrokenPipeError when nobody reads, OSError."""
         if self._open is None:

@@ -111,6 +111,17 @@ def test_how_it_ended_is_told_in_one_line(jobctl: Jobctl) -> None:
     assert end["event"] == "end"
 
 
+def test_what_is_told_begins_a_line(jobctl: Jobctl, terminal: tuple[int, int]) -> None:
+    ours, theirs = terminal
+    job = jobctl.text("start", "--name", "halfway", "--", *programs.say(out="out", exit_code=3))
+    jobctl.begin("logs", "-f", job, stdout=theirs, stderr=theirs)
+    assert read_until(ours, b"code 3").startswith(b"out\r\nnote: job halfway (")
+    done = jobctl("run", "--timeout", "500ms", "--", *programs.sh("printf err >&2; sleep 100"))
+    assert done.stderr.startswith(b"err\nnote: job ")
+    done = jobctl("logs", "-f", job)
+    assert (done.stdout, done.stderr.startswith(b"note: ")) == (b"out", True)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -96,6 +96,12 @@ async def test_it_says_so_and_goes_on(cramped: Worker) -> None:
         record = await alice.get(loud.job_id)
         assert record.output is not None
         assert record.output.blocked == OutputBlock.DISK
+        told = [
+            (await asyncio.to_thread(cramped.jobctl, *verb)).stdout
+            for verb in (("status", loud.job_id), ("worker",))
+        ]
+        assert "waiting: disk full" in told[0]
+        assert "warning   1 job waits to write output: disk full" in told[1]
         # what others do goes on
         await bob.stop(stopped.job_id)
         await bob.jobs.signal_job(SignalJobRequest(job_id=killed.job_id, signal=9), timeout=PATIENCE)
