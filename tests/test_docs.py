@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobctl import Job
+from jobctl import IoLimit, Job, Limits, Usage
+from jobctl.cli.limits import LimitFlags
 from jobctl.cli.logs import LogFlags
 from jobworker import lifecycle
 
@@ -37,6 +38,23 @@ def test_every_file_a_document_names_is_there(document: Path) -> None:
 def test_every_option_of_logs_is_explained() -> None:
     text = (CHECKOUT / "docs/cli.md").read_text()
     assert [field.name for field in dataclasses.fields(LogFlags) if f"`--{field.name}" not in text] == []
+
+
+def test_every_limit_is_explained_as_option_and_as_field() -> None:
+    text = (CHECKOUT / "docs/resources.md").read_text()
+    options = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(LimitFlags)]
+    fields = [
+        *Limits.__dataclass_fields__,
+        *(name for name in IoLimit.__dataclass_fields__ if name not in ("path", "device")),
+    ]
+    assert [option for option in options if f"`{option}" not in text and f"{option} " not in text] == []
+    assert [name for name in fields if f"`{name}`" not in text] == []
+
+
+def test_every_figure_of_use_is_explained() -> None:
+    for document in ("docs/resources.md", "docs/on-disk.md"):
+        text = (CHECKOUT / document).read_text()
+        assert [name for name in Usage.__dataclass_fields__ if f"`{name}`" not in text] == []
 
 
 def test_every_parameter_of_output_is_explained() -> None:
