@@ -22,7 +22,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class RunStateError(ValueError):
-    """Not the state of a running job, or one of a version this code does not know."""
+    """Not the state of a running job."""
 
 
 def pack(state: RunState) -> bytes:
@@ -31,7 +31,7 @@ def pack(state: RunState) -> bytes:
 
 
 def unpack(data: bytes) -> RunState | None:
-    """The state in a file's content, None when the job was not begun; RunStateError when it holds none of this version."""
+    """The state in a file's content, of whatever version; None when the job was not begun."""
     line = data.partition(b"\n")[0].strip(b"\0")
     if not line:
         return None
@@ -41,8 +41,6 @@ def unpack(data: bytes) -> RunState | None:
         raise RunStateError(f"not JSON: {error}") from error
     if not isinstance(state, dict) or not isinstance(state.get("version"), int):
         raise RunStateError("not the state of a running job")
-    if state["version"] > VERSION:
-        raise RunStateError(f"version {state['version']} is not known here")
     return state  # type: ignore[return-value]  # whoever wrote version 1 wrote its fields
 
 

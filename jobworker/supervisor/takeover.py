@@ -20,6 +20,7 @@ from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.execution import Execution
 from jobworker.supervisor.job import Job
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.options import StartupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def find(*, jobs_fd: int, boot_id: str) -> list[RunState]:
-    """Every job of this boot that has no exit record; one whose end was written down as far as that is ended now."""
+    """Every job of this boot that has no exit record; one whose end was written down as far as that is ended now.
+
+    StartupError for a job of a newer version: it would have to be killed.
+    """
     return list(_find(jobs_fd, boot_id))
 
 
@@ -47,12 +51,19 @@ def _find(jobs_fd: int, boot_id: str) -> Iterator[RunState]:
             state = None if data is None else runstate.unpack(data)
             if state is None:
                 continue
-            if "record" not in state:
+            if "ended_ns" in state:
                 _end(name, data or b"", jobs_fd)
-            elif state["record"]["job"] == name and state["record"]["boot_id"] == boot_id:
-                yield state
+                continue
+            is_ours = state["record"]["job"] == name and state["record"]["boot_id"] == boot_id
         except (OSError, ValueError, KeyError, TypeError) as error:
             note(f"job {name}: its state cannot be used, it is given up: {error}")
+            continue
+        if is_ours and state["version"] > runstate.VERSION:
+            raise StartupError(
+                f"job {name} runs under a newer version; run that version, or end its processes"
+            )
+        if is_ours:
+            yield state
 
 
 def _end(name: str, data: bytes, jobs_fd: int) -> None:

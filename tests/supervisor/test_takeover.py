@@ -307,6 +307,26 @@ def test_a_damaged_state_costs_one_job(supervisor: Supervisor, content: bytes) -
     assert "job damaged: its state cannot be used" in supervisor.log
 
 
+def test_a_job_of_a_newer_version_is_not_touched(start_supervisor: StartSupervisor) -> None:
+    first = start_supervisor()
+    with first.connect() as peer:
+        needs_cgroups(peer)
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
+    first.kill()
+    path = first.job_directory("job") / "running"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'{"version":1', b'{"version":2', 1))
+    second = start_supervisor()
+    assert second.ready == "job job runs under a newer version; run that version, or end its processes\n"
+    assert second.process.wait(PATIENCE) == 1
+    assert processes.alive(pid)
+    path.write_bytes(content)
+    third = start_supervisor()
+    with third.connect() as peer:
+        peer.stop("job")
+        peer.exited("job")
+
+
 def test_nothing_is_left_open_with_the_keeper_in_the_long_run(supervisor: Supervisor) -> None:
     def held() -> int:
         return len(os.listdir(f"/proc/{supervisor.process.pid}/fd"))
