@@ -25,6 +25,7 @@ from jobworker.errors import (
     FailedPrecondition,
     Internal,
     InvalidArgument,
+    JobworkerError,
     NotFound,
     PermissionDenied,
     Unavailable,
@@ -127,20 +128,20 @@ class Jobs:
     ) -> JobRecord:
         """Signals the whole tree and has it killed after the grace; for a job that has ended, just its record."""
         job = self._changeable(caller, job_id)
-        await _outcome(job)
-        record = job.record
-        if record.state == ENDED:
-            return record
-        self._link.check()
-        spec = record.spec
-        number = _first(signal, spec.stop_signal, STOP_SIGNAL)
-        grace_ms = launchrequest.milliseconds(_first(grace, spec.stop_grace, STOP_GRACE))
-        records.stop_asked(record, by=caller.client_id, unix_nano=time.time_ns())
-        self._live.save_now(job)
-        reply = await self._ask({"op": "stop", "job": job_id, "signal": number, "grace_ms": grace_ms})
-        if reply["op"] == "error" and not job.ended.done():
-            raise Internal(f"job '{job_id}' cannot be stopped: {reply['detail']}", job_id=job_id)
+        await self._stop(job, by=caller.client_id, signal=signal, grace=grace)
         return job.record
+
+    async def stop_all(self) -> None:
+        """Stops every job, as nobody in particular; returns when all have ended that can be stopped."""
+
+        async def stop(job: LiveJob) -> None:
+            try:
+                await self._stop(job, by=None, signal=None, grace=None)
+                await asyncio.shield(job.ended)
+            except JobworkerError as error:
+                logger.error("%s", error)
+
+        await asyncio.gather(*map(stop, self._live.all()))
 
     async def signal(self, caller: Caller, job_id: str, *, signal: int, tree: bool) -> None:
         """Sends a signal to the main process or the tree; FailedPrecondition when there is none to take it."""
@@ -272,6 +273,23 @@ class Jobs:
             )
         request = launchrequest.build(record, identity=identity, scratch=scratch, asked=asked)
         return self._live.launch(record, request, unix_nano=now, request_id=request_id)
+
+    async def _stop(
+        self, job: LiveJob, *, by: str | None, signal: int | None, grace: timedelta | None
+    ) -> None:
+        await _outcome(job)
+        record = job.record
+        if record.state == ENDED:
+            return
+        self._link.check()
+        spec, job_id = record.spec, record.job_id
+        number = _first(signal, spec.stop_signal, STOP_SIGNAL)
+        grace_ms = launchrequest.milliseconds(_first(grace, spec.stop_grace, STOP_GRACE))
+        records.stop_asked(record, by=by, unix_nano=time.time_ns())
+        self._live.save_now(job)
+        reply = await self._ask({"op": "stop", "job": job_id, "signal": number, "grace_ms": grace_ms})
+        if reply["op"] == "error" and not job.ended.done():
+            raise Internal(f"job '{job_id}' cannot be stopped: {reply['detail']}", job_id=job_id)
 
     async def _ask(self, request: dict[str, object]) -> Reply:
         self._link.check()

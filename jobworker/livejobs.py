@@ -68,6 +68,10 @@ class LiveJobs:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def all(self) -> list[LiveJob]:
+        """Those that have not ended."""
+        return list(self._jobs.values())
+
     def get(self, job_id: str) -> LiveJob | None:
         """The job, if it has not ended, or is one of the last that have."""
         return self._jobs.get(job_id) or self._recent.get(job_id)

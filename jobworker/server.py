@@ -16,10 +16,11 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import uvloop
 from grpclib.health.check import ServiceStatus
@@ -72,6 +73,9 @@ async def serve(settings: Settings) -> None:
             sys.stdout.write(f"{_ready(listener, settings, domain)}\n")
             sys.stdout.flush()
             await signals.stop.wait()
+            edge.refuse()
+            if settings.stop_jobs:
+                await _unless(signals.hurry, domain.jobs.stop_all())
             await edge.drain(seconds=settings.drain_seconds, hurry=signals.hurry)
 
 
@@ -159,19 +163,19 @@ class Edge:
         self._doorbell = Doorbell(self._domain.state.path, heard=self._recheck)
         await self._server.start(sock=listener, ssl=context, backlog=BACKLOG)
 
-    async def drain(self, *, seconds: float, hurry: asyncio.Event) -> None:
-        """Takes nothing new, ends followers with an invitation to resume, lets the other calls finish."""
+    def refuse(self) -> None:
+        """Takes nothing new: no connection, and no call on those that are there."""
         self._serving.set(False)
         assert self._server._server is not None
         self._server._server.close()  # only the listener; Server.close() would end every call without a word
         self._calls.refusal = Unavailable("the worker is shutting down", hint="try again once it is back")
+
+    async def drain(self, *, seconds: float, hurry: asyncio.Event) -> None:
+        """Ends followers with an invitation to resume, lets the other calls finish."""
         self._calls.end_waiting(
             Unavailable("the worker is shutting down", hint="the job runs on; resume once the worker is back")
         )
-        finished = {asyncio.create_task(self._calls.none()), asyncio.create_task(hurry.wait())}
-        await asyncio.wait(finished, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in finished:
-            task.cancel()
+        await _unless(hurry, self._calls.none(), seconds=seconds)
         await self._say_goodbye()
         self._doorbell.close()
         self._outputs.close()
@@ -210,6 +214,16 @@ class Edge:
         return Host(
             welcome["pid"], cgroup["mode"], cgroup["controllers"], unenforced(cgroup.get("unenforced", ()))
         )
+
+
+async def _unless(
+    hurry: asyncio.Event, work: Coroutine[Any, Any, None], *, seconds: float | None = None
+) -> None:
+    """Does the work, for as long as nobody is in a hurry."""
+    tasks = {asyncio.create_task(work), asyncio.create_task(hurry.wait())}
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def _taken(protocol: Protocol) -> asyncio.Future[None]:

@@ -24,12 +24,14 @@ from jobworker.settingvalues import (
     parse_address,
     parse_age,
     parse_count,
+    parse_flag,
     parse_path,
     parse_seconds,
     parse_size,
     parse_text,
     parse_uid_range,
     write_age,
+    write_flag,
     write_size,
 )
 
@@ -78,6 +80,12 @@ class Settings:
     drain_seconds: float = field(
         default=10.0,
         metadata=_read(parse_seconds, "How long calls in flight may take once it was asked to end."),
+    )
+    stop_jobs: bool = field(
+        default=False,
+        metadata=_read(
+            parse_flag, "Stop all jobs when it was asked to end; they run on otherwise.", write=write_flag
+        ),
     )
     max_request_bytes: int = field(
         default=4 * 2**20,
@@ -156,9 +164,14 @@ def read_file(path: Path) -> dict[str, str]:
     fields = {entry.name: entry for entry in dataclasses.fields(Settings)}
     values = {}
     for name, value in content.items():
-        if name not in fields or isinstance(value, bool) or not isinstance(value, str | int | float):
+        is_flag = name in fields and fields[name].metadata["parse"] is parse_flag
+        if (
+            name not in fields
+            or isinstance(value, bool) > is_flag
+            or not isinstance(value, str | int | float)
+        ):
             raise InvalidArgument(
-                f"settings file '{path}': '{name}' is not a setting with a text or a number",
+                f"settings file '{path}': '{name}' is not a setting with a text, a number, or yes or no",
                 field=name,
                 hint="the settings are " + ", ".join(fields),
             )

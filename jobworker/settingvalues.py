@@ -106,6 +106,19 @@ def parse_age(text: str) -> timedelta:
     return int(found[1]) * AGES[found[2].lower() or "s"]
 
 
+def parse_flag(text: str) -> bool:
+    """yes or no, or true or false; ValueError says what is wrong."""
+    answer = {"yes": True, "true": True, "no": False, "false": False}.get(text.strip().lower())
+    if answer is None:
+        raise ValueError("give yes or no")
+    return answer
+
+
+def write_flag(value: bool) -> str:
+    """As `parse_flag` reads it."""
+    return "yes" if value else "no"
+
+
 def parse_count(text: str) -> int:
     """A whole number above 0; ValueError says what is wrong."""
     if not (text.isascii() and text.isdigit() and int(text)):

@@ -12,6 +12,12 @@ from cyclopts import Parameter
 from jobworker import settings
 from jobworker.cli.place import Config, from_file
 
+
+def _typed(field: dataclasses.Field[object]) -> type:
+    """What is typed after a flag: the setting's text, or nothing."""
+    return bool if field.default is False else str
+
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ else:
     Flags = dataclasses.make_dataclass(
         "Flags",
         [
-            (field.name, Annotated[str | None, Parameter(help=settings.explain(field))], None)
+            (field.name, Annotated[_typed(field) | None, Parameter(help=settings.explain(field))], None)
             for field in dataclasses.fields(settings.Settings)
         ],
         namespace={"__module__": __name__},  # else it counts as one of the language's own types
@@ -34,7 +40,8 @@ NOTHING = Flags()
 
 def serve(*, config: Config = None, flags: Annotated[Flags, Parameter(name="*")] = NOTHING) -> int:
     """Serves until told to end; 0."""
-    given: dict[str, str | None] = dataclasses.asdict(flags)
+    typed: dict[str, str | bool | None] = dataclasses.asdict(flags)
+    given = {name: "yes" if value is True else value for name, value in typed.items() if value is not False}
     told = settings.resolve(given, environment=os.environ, file=from_file(config))
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     from jobworker.server import run  # noqa: PLC0415 - half a second that wrong settings need not wait for

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from generated.jobworker.v1 import (
+    EndReason,
     GetWorkerRequest,
     JobSpec,
     JobState,
@@ -115,6 +117,29 @@ async def test_sigterm_ends_followers_with_an_invitation_and_leaves_jobs_running
     worker.start()
     async with connected(worker) as alice:
         assert (await alice.get(job.job_id)).state == JobState.RUNNING
+
+
+async def test_jobs_are_stopped_first_where_the_worker_is_told_to(make_worker: MakeWorker) -> None:
+    worker = make_worker("--stop-jobs")
+    async with connected(worker) as alice:
+        polite = await alice.start("/bin/sleep", "1000")
+        script = "trap '' TERM; echo up; while :; do sleep 1000; done"
+        stubborn = await alice.start("/bin/sh", "-c", script, stop_grace=timedelta(milliseconds=200))
+        await until_said(alice, stubborn.job_id, b"up")
+        waiting = asyncio.ensure_future(alice.wait(stubborn.job_id))
+        await asyncio.sleep(0)
+        await alice.worker.get_worker(GetWorkerRequest())  # answered after the request before it was taken in
+        assert await asyncio.to_thread(worker.terminate) == 0
+        killed = (await waiting).termination
+    assert killed is not None
+    assert (killed.reason, killed.signal) == (EndReason.STOPPED, signal.SIGKILL)
+    assert killed.stopped_by is None
+    assert worker.supervisor_pid is None
+    worker.start()
+    async with connected(worker) as alice:
+        stopped = (await alice.get(polite.job_id)).termination
+    assert stopped is not None
+    assert (stopped.reason, stopped.signal) == (EndReason.STOPPED, signal.SIGTERM)
 
 
 async def test_an_idle_supervisor_goes_with_the_server(make_worker: MakeWorker) -> None:

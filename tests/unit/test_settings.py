@@ -43,6 +43,7 @@ def test_defaults() -> None:
         scratch=None,
         cgroup_root=None,
         drain_seconds=10.0,
+        stop_jobs=False,
         max_request_bytes=4 * 2**20,
         output_cap=4 * 2**30,
         retain_bytes=32 * 2**30,
@@ -71,6 +72,7 @@ def test_every_setting_can_be_said_in_all_three_places(tmp_path: Path) -> None:
         "scratch": "/x",
         "cgroup_root": "/sys/fs/cgroup/x",
         "drain_seconds": "0.5",
+        "stop_jobs": "true",
         "max_request_bytes": "7",
         "output_cap": "2G",
         "retain_bytes": "none",
@@ -82,7 +84,7 @@ def test_every_setting_can_be_said_in_all_three_places(tmp_path: Path) -> None:
     assert set(texts) == set(vars(wanted))
     environment = {settings.variable(name): text for name, text in texts.items()}
     assert resolve({}, environment=environment, file={}) == wanted
-    numbers = {"drain_seconds", "max_request_bytes", "retain_jobs", "reader_patience"}
+    numbers = {"drain_seconds", "stop_jobs", "max_request_bytes", "retain_jobs", "reader_patience"}
     lines = [f"{name} = {text}" if name in numbers else f'{name} = "{text}"' for name, text in texts.items()]
     (tmp_path / "worker.toml").write_text("\n".join(lines))
     read = resolve({}, environment={}, file=read_file(tmp_path / "worker.toml"))
