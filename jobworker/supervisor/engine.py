@@ -214,7 +214,7 @@ class Engine:
 
     def _update(self, _connection: Connection, request: Message) -> Message:
         job = self._find(request)
-        job.limited = limits.update(
+        limited = limits.update(
             job.leaf,
             job.limited,
             limitrequests.limits(request),
@@ -222,6 +222,7 @@ class Engine:
             unenforced=limitrequests.unenforced(request),
             best_effort=requests.flag(request, "best_effort"),
         )
+        job.limit(limited)
         return {"op": "updated", **_limited(job)}
 
     def _pause(self, _connection: Connection, request: Message) -> Message:

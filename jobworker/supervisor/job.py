@@ -161,6 +161,11 @@ class Job:
         self.state["paused"] = frozen
         self._try_to_save()
 
+    def limit(self, limited: Limited) -> None:
+        """Remembers limits that were changed."""
+        self.limited = limited
+        self._try_to_save()
+
     def usage(self) -> Usage:
         """What the job has taken until now."""
         usage = self.leaf.usage(self._rusage, ended=self._is_draining)

@@ -130,6 +130,28 @@ def test_a_paused_job_stays_paused_and_can_go_on(supervisor: Supervisor) -> None
         assert peer.exited("job-2")["signal"] == signal.SIGTERM
 
 
+def test_limits_that_were_changed_are_those_that_the_next_one_knows(supervisor: Supervisor) -> None:
+    with supervisor.connect() as peer:
+        needs_cgroups(peer)
+        peer.launch("job", ["sleep", "1000"], limits={"nice": 2})
+        request = {
+            "op": "update",
+            "job": "job",
+            "lift": [],
+            "unenforced": [{"limit": "io", "reason": "none"}],
+        }
+        peer.call({**request, "limits": {"nice": 3}, "best_effort": True})
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        (listed,) = peer.jobs()
+        assert listed["limits"] == {"nice": 3}
+        assert listed["unenforced"] == [{"limit": "io", "reason": "none"}]
+        again = peer.call({**request, "limits": {"oom_score_adj": 9}, "best_effort": False, "unenforced": []})
+        assert again["limits"] == {"nice": 3, "oom_score_adj": 9}
+        peer.stop("job")
+        peer.exited("job")
+
+
 def test_nothing_of_the_tree_survives_a_job_that_was_taken_over(supervisor: Supervisor) -> None:
     with supervisor.connect() as peer:
         needs_cgroups(peer)
