@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobctl.cli import render
-from jobctl.cli.describe import storage_facts, time, word
+from jobctl.cli.describe import numbers, storage_facts, time, word
 from jobctl.cli.session import DEFAULT, Session, show
 from jobctl.cli.status import cap
 
@@ -33,6 +33,7 @@ async def worker(*, session: Session = DEFAULT) -> int:
                 "client_id": found.client_id,
                 "role": word(found.role),
                 "supervisor_pid": found.supervisor_pid,
+                "limits_not_enforced": [numbers(entry) for entry in found.limits_not_enforced],
             }
             | ({} if found.storage is None else {"storage": storage_facts(found.storage)})
         )
@@ -44,6 +45,8 @@ async def worker(*, session: Session = DEFAULT) -> int:
     )
     show(f"  jobs      {found.jobs_running} running, {found.jobs_ended} ended")
     show(f"  cgroups   {word(found.cgroup_mode)}{f' ({controllers})' if controllers else ''}")
+    for entry in found.limits_not_enforced:
+        show(f"  refuses   {entry.limit}: {entry.reason}")
     for line in storage_lines(found.storage) if found.storage else ():
         show(line)
     show(f"  you       {found.client_id}, {word(found.role)}")

@@ -14,6 +14,12 @@ def test_for_people(jobctl: Jobctl) -> None:
     assert rest[-1] == "  you       alice, operator"
 
 
+def test_it_says_which_limits_it_refuses(jobctl: Jobctl) -> None:
+    (facts,) = jobctl.json("worker")
+    told = [f"  refuses   {entry['limit']}: {entry['reason']}" for entry in facts["limits_not_enforced"]]
+    assert [line for line in jobctl.text("worker").splitlines() if line.startswith("  refuses")] == told
+
+
 def test_for_programs(jobctl: Jobctl) -> None:
     (facts,) = jobctl.json("worker")
     assert (facts["version"], facts["client_id"], facts["role"]) == (__version__, "alice", "operator")

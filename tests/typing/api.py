@@ -9,7 +9,21 @@ from pathlib import Path
 from typing import assert_type
 
 import jobctl
-from jobctl import Chunk, Client, EndReason, Gap, Job, JobState, Keep, Limits, OutputBlock, OutputCap, Stream
+from jobctl import (
+    Chunk,
+    Client,
+    EndReason,
+    Gap,
+    IoLimit,
+    Job,
+    JobState,
+    Keep,
+    Limits,
+    OutputBlock,
+    OutputCap,
+    RLimit,
+    Stream,
+)
 
 
 async def how_to_connect() -> None:
@@ -87,6 +101,13 @@ async def how_it_ended(client: Client, job: Job) -> None:
 async def how_to_act(job: Job) -> None:
     await job.stop(signal=2, grace=timedelta(minutes=1), timeout=5)
     await job.signal(10, tree=True)
+    await job.pause(timeout=5)
+    await job.resume()
+    disk = IoLimit(path="/data", read_bytes_per_second=10**7)
+    wanted = Limits(nice=5, io=[disk], rlimits={"nofile": RLimit(soft=1, hard=2)})
+    changed = await job.update(wanted, lift=["memory_bytes"], best_effort=True)
+    assert_type(changed.limits_not_in_force[0].reason, str)
+    assert_type(changed.paused, bool)
     await job.delete()
     record = await job.refresh()
     assert_type(record, jobctl.JobRecord)
