@@ -1,17 +1,20 @@
 """A supervisor killed with -9 under load: what was taken from the pipes is in the log, or told of, stream by stream."""
 
 import random
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from jobworker import indexcheck, outputindex
+from jobworker.supervisor import exitrecord
 from tests.harness import stranger
 from tests.supervisor.conftest import StartSupervisor
-from tests.supervisor.peer import wait_until
+from tests.supervisor.peer import Supervisor, wait_until
 
 SIZE = 8 << 20  # bytes per stream
+LARGEST_PIPE = 256 * 1024
 LOUD = """
 import os, random, sys
 size = int(sys.argv[1])
@@ -74,7 +77,37 @@ def kill_under_load(
             wait_for_bytes(directory, choice.randrange(4_000_000 if cap in ("none", "newest") else 300_000))
             supervisor.kill()
         check(directory, streams)
-    start_supervisor()  # which ends what is left of the jobs
+    start_supervisor()  # which sees to what is left of the last job
+
+
+def replace_under_load(supervisor: Supervisor, streams: dict[int, bytes], *, cap: str, times: int) -> None:
+    job = f"job-{cap}-{times}"
+    directory = supervisor.job_directory(job)
+    highest = SIZE if cap in ("none", "newest") else 300_000
+    with supervisor.connect() as peer:
+        argv = [sys.executable, "-S", "-E", "-s", "-c", LOUD, str(SIZE)]
+        assert peer.launch(job, argv, output=CAPS[cap])["op"] == "launched"
+    for least in sorted(random.Random(times).sample(range(highest), times)):
+        wait_for_bytes(directory, least)
+        supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        if job in [listed["job"] for listed in peer.jobs()]:
+            if cap == "all":
+                peer.stop(job)
+            peer.exited(job)
+    check(directory, streams)
+    record = exitrecord.read(str(directory))
+    assert record is not None
+    written = record["output_bytes"] + record["output_dropped"]
+    if cap == "all":
+        assert record["signal"] == signal.SIGTERM
+        assert written >= 300_000
+    else:
+        assert record["exit_code"] == 0
+        assert SIZE <= written < 2 * SIZE + times * LARGEST_PIPE
+    if cap == "none":  # the job ends when it has written all of one
+        kept = stranger.streams(stranger.read(directory))
+        assert any(kept[stream] == streams[stream] for stream in streams)
 
 
 @pytest.mark.parametrize("cap", CAPS)
@@ -82,6 +115,23 @@ def test_what_was_taken_is_there(
     start_supervisor: StartSupervisor, streams: dict[int, bytes], cap: str
 ) -> None:
     kill_under_load(start_supervisor, streams, cap=cap, rounds=3)
+
+
+@pytest.mark.parametrize("cap", CAPS)
+def test_who_takes_over_goes_on_at_the_next_byte(
+    start_supervisor: StartSupervisor, streams: dict[int, bytes], cap: str
+) -> None:
+    replace_under_load(start_supervisor(), streams, cap=cap, times=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cap", CAPS)
+def test_who_takes_over_goes_on_at_the_next_byte_a_hundred_times(
+    start_supervisor: StartSupervisor, streams: dict[int, bytes], cap: str
+) -> None:
+    supervisor = start_supervisor()
+    for times in range(1, 14):  # 91 in all
+        replace_under_load(supervisor, streams, cap=cap, times=times)
 
 
 @pytest.mark.slow
