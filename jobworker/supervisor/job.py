@@ -131,7 +131,7 @@ class Job:
         if state["grace_at_ns"] is not None:
             self._grace = loop.call_at(state["grace_at_ns"], self._on_grace)
         if self._pidfd < 0:
-            self._on_vanished()
+            loop.defer(self._on_vanished)  # not before whoever takes the job over knows it
         else:
             loop.watch(self._pidfd, READ, self._on_exit)
 

@@ -1,5 +1,6 @@
 """A supervisor killed with -9 under load: what was taken from the pipes is in the log, or told of, stream by stream."""
 
+import os
 import random
 import signal
 import sys
@@ -9,9 +10,9 @@ import pytest
 
 from jobworker import indexcheck, outputindex
 from jobworker.supervisor import exitrecord
-from tests.harness import stranger
+from tests.harness import processes, stranger
 from tests.supervisor.conftest import StartSupervisor
-from tests.supervisor.peer import Supervisor, wait_until
+from tests.supervisor.peer import PATIENCE, Supervisor, wait_until
 
 SIZE = 8 << 20  # bytes per stream
 LARGEST_PIPE = 256 * 1024
@@ -122,6 +123,19 @@ def test_who_takes_over_goes_on_at_the_next_byte(
     start_supervisor: StartSupervisor, streams: dict[int, bytes], cap: str
 ) -> None:
     replace_under_load(start_supervisor(), streams, cap=cap, times=3)
+
+
+def test_a_job_that_ended_while_nobody_was_there_is_not_held(start_supervisor: StartSupervisor) -> None:
+    first = start_supervisor()
+    with first.connect() as peer:
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
+    first.kill()
+    os.kill(pid, signal.SIGKILL)
+    assert processes.wait_gone(pid, seconds=PATIENCE)
+    second = start_supervisor()
+    with second.connect() as peer:
+        assert peer.jobs() == []
+    assert exitrecord.read(str(second.job_directory("job"))) is not None
 
 
 @pytest.mark.slow
