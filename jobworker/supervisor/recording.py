@@ -8,6 +8,7 @@ business, when something is moved `capture`'s.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -24,7 +25,7 @@ from jobworker.outputindex import (
     find_offset,
     pack_record,
     read_header,
-    record_at,
+    read_records,
     repair,
 )
 from jobworker.supervisor.journal import note
@@ -58,16 +59,20 @@ class Recording:
         self._log_fd = log
         self._index_fd = index
         self._null_fd = null
-        repair(index, log)
+        # a full disk refuses the record of what has none: it is written as soon as there is space
+        with contextlib.suppress(OSError):
+            repair(index, log)
         header = read_header(index)
         view = IndexFile(index)
+        last = read_records(view, max(0, count_records(view) - 1), limit=1)
         self.head = header.head
         self.dropped = header.dropped
         # a power failure may have kept the head and not the log: no offset is given twice
-        self.size = self._indexed = max(os.fstat(log).st_size, header.head)
+        self.size = max(os.fstat(log).st_size, header.head)
         self._pending = header.pending
         self._records = count_records(view)
-        self._time_ns = record_at(view, self._records - 1).time_ns if self._records else 0
+        self._indexed = last[0].end if last else 0
+        self._time_ns = last[0].time_ns if last else 0
         self._punched = self._punched_records = 0  # up to where holes are; done again after a crash
         self._refuses_holes = False
 

@@ -180,12 +180,22 @@ class OutputMachine(RuleBasedStateMachine):
         fuse=st.integers(0, 8),
         tears=st.booleans(),
         fuse_of_the_next=st.integers(0, 4),
+        space_of_the_next=st.none() | st.integers(0, 4),
     )
-    def be_killed(self, stream: int, size: int, fuse: int, tears: bool, fuse_of_the_next: int) -> None:
-        """After so many more system calls; the one who takes over may be killed as well, while it mends."""
+    def be_killed(
+        self,
+        *,
+        stream: int,
+        size: int,
+        fuse: int,
+        tears: bool,
+        fuse_of_the_next: int,
+        space_of_the_next: int | None,
+    ) -> None:
+        """After so many more system calls; who takes over may be killed as well while it mends, or find the disk full."""
         self.write(stream, size)
         self.faults.fuse, self.faults.tears, self.faults.space = fuse, tears, None
-        self.survive(self.settle, fuse_of_the_next=fuse_of_the_next)
+        self.survive(self.settle, fuse_of_the_next=fuse_of_the_next, space_of_the_next=space_of_the_next)
         self.faults.fuse = None
 
     @precondition(lambda self: self.capture is not None)
@@ -252,7 +262,13 @@ class OutputMachine(RuleBasedStateMachine):
             self.capture._recording.close()
         self.capture = None
 
-    def survive(self, action: Callable[[], object], *, fuse_of_the_next: int | None = None) -> None:
+    def survive(
+        self,
+        action: Callable[[], object],
+        *,
+        fuse_of_the_next: int | None = None,
+        space_of_the_next: int | None = None,
+    ) -> None:
         """Does what may kill the writer; if it does, sees what that leaves, and lets another one take over."""
         try:
             with self.faults.between():
@@ -264,7 +280,7 @@ class OutputMachine(RuleBasedStateMachine):
             self.surplus += sum(waiting.values())
             taken = {stream: data[: len(data) - waiting[stream]] for stream, data in self.written.items()}
             self.verify_given_up(taken)
-            self.faults.fuse, self.faults.space = fuse_of_the_next, None
+            self.faults.fuse, self.faults.space = fuse_of_the_next, space_of_the_next
             self.take_over()
 
     def take_over(self) -> None:

@@ -129,6 +129,22 @@ def test_a_launch_fails_for_that_reason_and_works_again_with_space(
         assert_loud_is_whole(supervisor, peer)
 
 
+def test_who_takes_over_on_a_full_disk_waits_as_well(
+    small_disk: Path, start_supervisor: StartSupervisor
+) -> None:
+    supervisor = start_supervisor(state=small_disk / "state")
+    with supervisor.connect() as peer:
+        fill(peer, small_disk)
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        assert [listed["job"] for listed in peer.jobs()] == ["loud"]
+        if not peer.welcome["storage_blocked"]:
+            blocked(peer, 1)
+        assert free_bytes(small_disk) == 0
+        give_space(small_disk)
+        assert_loud_is_whole(supervisor, peer)
+
+
 def test_why_a_program_could_not_be_executed_is_on_disk_as_well(
     small_disk: Path, start_supervisor: StartSupervisor
 ) -> None:
