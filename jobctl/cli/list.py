@@ -94,7 +94,7 @@ def _print(records: Sequence[JobRecord]) -> None:
         (
             short,
             record.spec.name,
-            word(record.state),
+            "paused" if record.paused else word(record.state),
             record.owner,
             render.age(record.created_at),
             result(record),

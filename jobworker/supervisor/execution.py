@@ -8,6 +8,7 @@ it began in the same way.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 
@@ -77,6 +78,10 @@ class Execution:
         )
 
     def _explain(self, result: os.waitid_result | None) -> StartFailure:
+        if self._job.usage()["oom_kills"]:
+            size = self._job.limited.in_force.get("memory_bytes")
+            detail = f"memory_bytes: {size} is too little to execute anything in"
+            return {"stage": "limit", "errno": errno.ENOMEM, "detail": detail}
         how = "died"
         if result is not None and result.si_code == os.CLD_EXITED:
             how = f"exited with {result.si_status}"

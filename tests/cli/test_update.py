@@ -83,6 +83,7 @@ def test_what_is_typed_wrongly_names_its_option(jobctl: Jobctl, option: str, val
 @probes.needs_root
 def test_a_paused_job_says_so_and_goes_on(jobctl: Jobctl, job: str) -> None:
     assert jobctl.text("pause", job, job) == ""
+    assert "\tpaused\t" in jobctl.text("list", "--name", "subject", "-n", "1")
     assert ", paused" in jobctl.text("status", job).splitlines()[2]
     (facts,) = jobctl.json("resume", job)
     assert "paused" not in facts

@@ -87,6 +87,17 @@ def test_a_memory_limit_kills_and_the_kill_is_counted(peer: Peer, job: str) -> N
     assert 40 * MIB < record["usage"]["memory_peak_bytes"] <= 48 * MIB
 
 
+def test_memory_too_little_to_execute_anything_is_a_typed_failure(
+    supervisor: Supervisor, peer: Peer, job: str
+) -> None:
+    failed = peer.launch(job, ["true"], limits={"memory_bytes": 256 * 1024})
+    assert (failed["op"], failed["stage"]) == ("failed", "limit"), failed
+    assert failed["detail"].startswith("memory_bytes: ")
+    assert os.listdir(supervisor.job_directory(job)) == ["exit"]
+    with supervisor.connect() as later:  # which is not taken for the kernel killing whatever is cloned
+        assert later.welcome["cgroup"]["into_cgroup"] == peer.welcome["cgroup"]["into_cgroup"]
+
+
 def test_a_kill_of_a_child_only_is_counted_too(peer: Peer, job: str) -> None:
     hog = f"{sys.executable} -S -c 'x = bytearray(300 << 20)'"
     record = peer.run(job, ["sh", "-c", f"{hog}; exit 0"], limits={"memory_bytes": 48 * MIB})
@@ -97,17 +108,19 @@ def test_a_kill_of_a_child_only_is_counted_too(peer: Peer, job: str) -> None:
 def test_a_burner_gets_the_cpu_time_it_may_have_within_five_percent(
     supervisor: Supervisor, peer: Peer, job: str, cpus: float
 ) -> None:
-    """Measured between two moments that the program chooses: from one refill of its quota to another."""
+    """Measured from one refill of its quota to another, in four stretches: others may take the processor in some."""
     script = (
         "import time\n"
         "def refill():\n"  # a gap in which it did not run ends with one
         "    last = time.monotonic()\n"
         "    while (now := time.monotonic()) - last < 0.02: last = now\n"
         "    return now, time.process_time()\n"
-        "began, used = refill()\n"
-        "while time.monotonic() - began < 3: pass\n"
-        "ended, total = refill()\n"
-        "print((total - used) / (ended - began))"
+        "def rate():\n"
+        "    began, used = refill()\n"
+        "    while time.monotonic() - began < 0.8: pass\n"
+        "    ended, total = refill()\n"
+        "    return (total - used) / (ended - began)\n"
+        "print(max(rate() for _ in range(4)))"
     )
     record = peer.run(job, [*PYTHON, script], limits={"cpus": cpus})
     assert float(supervisor.output(job)) == pytest.approx(cpus, rel=0.05)
