@@ -43,10 +43,9 @@ def _keep(options: Options) -> int:
     if options.nofile is None:
         options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     _raise_descriptor_limit()
-    lock_fd = _lock(options.state)
-    status = keeper.Keeper(options).run()
-    os.close(lock_fd)
-    return status
+    if options.lock_fd < 0:
+        options.lock_fd = _lock(options.state)
+    return keeper.Keeper(options).run()
 
 
 def _supervise(options: Options) -> int:

@@ -72,6 +72,10 @@ class Capture:
         else:
             self._watch_pipes()
 
+    def pipes(self) -> tuple[int, int]:
+        """The read ends of stdout and stderr; -1 for what is closed."""
+        return self._pipes.get(STDOUT, -1), self._pipes.get(STDERR, -1)
+
     def describe(self) -> Output:
         """What is recorded until now, and why nothing is taken from the job, if that is so."""
         recording = self._recording

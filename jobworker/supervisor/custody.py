@@ -1,8 +1,8 @@
 """The supervisor's end of the keeper: what is given into custody, and what comes back to a successor.
 
-Decides when the keeper is told that something is not needed any more (in batches: it need not be woken for each job),
-and what its loss means: a note in the log, and that a killed supervisor is not replaced. What is kept, and for whom
-jobs' exits are waited, is `keeper`'s business; what to make of it `takeover`'s.
+Decides when the keeper is told that something is not needed any more: in batches, since it need not be woken for each
+job. What is kept, and for whom jobs' exits are waited, is `keeper`'s business; what to make of it `takeover`'s, and
+what to do without a keeper the engine's.
 """
 
 from __future__ import annotations
@@ -62,15 +62,19 @@ class Custody:
         self._expected: dict[int, WhenExited] = {}
         self._unneeded: list[int] = []
         self._loop: Loop | None = None
+        self._when_lost: Callable[[], None] | None = None
         self.is_there = self._send(FETCH)
         while self.is_there and not self._receive():
             pass
 
-    def attend(self, loop: Loop) -> None:
-        """From now on hears of exits, and of the keeper's own end."""
+    def attend(self, loop: Loop, *, when_lost: Callable[[], None]) -> None:
+        """From now on hears of exits, and calls back at the keeper's own end."""
         self._loop = loop
+        self._when_lost = when_lost
         if self.is_there:
             loop.watch(self.socket, _READ, self._on_ready)
+        else:
+            loop.defer(when_lost)
 
     def ready(self, listener: int) -> None:
         """Says that we serve, on this listening socket; a successor is to have it."""
@@ -150,9 +154,11 @@ class Custody:
     def _on_loss(self) -> None:
         """The keeper is gone; who waits for an exit has to look for it elsewhere."""
         self.is_there = False
-        note("the keeper has ended: jobs run on, and would be lost with this process")
+        note("the keeper has ended")
         if self._loop is not None:
             self._loop.unwatch(self.socket)
         expected, self._expected = self._expected, {}
         for when_exited in expected.values():
             when_exited(None)
+        if self._when_lost is not None:
+            self._when_lost()

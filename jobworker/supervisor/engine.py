@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     Message = Mapping[str, object]
 
+END, UPGRADE, KEEP = "end", "upgrade", "keep"
+
 # automatic collection is off; cycles of exceptions and frames still pile up slowly
 _JOBS_PER_COLLECTION = 1000
 # a job that has just begun, and may be a short one, should not have to share its processor with the nurse
@@ -56,7 +58,8 @@ class Engine:
         self.proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.custody = custody
-        self.upgrade = False  # whether the loop ended for that
+        self.future = END  # what becomes of this process when the loop has ended
+        self.listener_fd = -1  # then, unless that is its end
         self.disk = Disk(loop, self._tell_storage)
         self._boot_id = boot_id
         self.launcher: Launcher
@@ -98,11 +101,20 @@ class Engine:
     def prepare_upgrade(self, then: Callable[[str], None] = note) -> None:
         """Finds out whether the installed version can take over, and lets it; `then` is told "" or why not."""
         if not self.custody.is_there:
-            then("the keeper is gone: what it held cannot be handed over")
+            then("the keeper has just ended; try again in a moment")
             return
-        Rehearsal(self.loop, lambda refusal: self._make_way(refusal, then))
+        Rehearsal(self.loop, lambda refusal: self._make_way(refusal, then, future=UPGRADE))
 
-    def _make_way(self, refusal: str, then: Callable[[str], None]) -> None:
+    def prepare_to_keep(self) -> None:
+        """There is no keeper any more: this process, the parent of all jobs, becomes one, if it can."""
+        if not self._is_shutting_down:
+            Rehearsal(self.loop, lambda refusal: self._make_way(refusal, note, future=KEEP))
+
+    def descriptors(self) -> list[tuple[int, int, list[int]]]:
+        """Number, pid and descriptors of every job, for a keeper."""
+        return [(job.state["number"], job.pid, job.descriptors()) for job in self._jobs.values()]
+
+    def _make_way(self, refusal: str, then: Callable[[str], None], *, future: str) -> None:
         for job in self._jobs.values() if not refusal else ():
             try:
                 job.save()
@@ -111,7 +123,7 @@ class Engine:
         then(refusal)
         if not refusal:
             self.custody.flush()
-            self.upgrade = True
+            self.future = future
             self.loop.stop()
 
     def shut_down(self) -> None:

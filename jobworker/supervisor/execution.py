@@ -32,7 +32,7 @@ _FORKED_NOT_EXECUTED = 0x40  # PF_FORKNOEXEC in the flags of /proc/PID/stat (inc
 class Execution:
     """Awaits one exec; `done` is called with the job's record, in which a failure is told."""
 
-    __slots__ = ("_done", "_failure", "_host", "_job", "_started_ns", "_status_fd")
+    __slots__ = ("_done", "_failure", "_host", "_job", "_started_ns")
 
     def __init__(
         self, host: Host, job: Job, done: Done, *, status: int, started_ns: int | None = None
@@ -41,7 +41,7 @@ class Execution:
         self._host = host
         self._job = job
         self._done = done
-        self._status_fd = status
+        job.status_fd = status
         self._started_ns = started_ns
         self._failure: StartFailure | None = None
         host.loop.watch(status, READ, self._on_status)
@@ -49,11 +49,12 @@ class Execution:
     def _on_status(self, _events: int) -> None:
         """The status pipe has a failure to tell, or was closed: by an exec, or by the child's death."""
         try:
-            report = os.read(self._status_fd, 4096)
+            report = os.read(self._job.status_fd, 4096)
         except BlockingIOError:
             return
-        self._host.loop.unwatch(self._status_fd)
-        os.close(self._status_fd)
+        self._host.loop.unwatch(self._job.status_fd)
+        os.close(self._job.status_fd)
+        self._job.status_fd = -1
         self._failure = _parse(report) if report else None
         if report or not self._has_executed():
             self._host.loop.watch(self._job.pidfd, READ, self._on_death)

@@ -74,6 +74,7 @@ class Job:
         "pid",
         "record",
         "state",
+        "status_fd",
         "wait_for_tree",
     )
 
@@ -90,6 +91,7 @@ class Job:
         self.capture = capture
         self.wait_for_tree = state["wait_for_tree"]
         self.limited = Limited(state["limits"], state["unenforced"])
+        self.status_fd = -1  # while it is not known whether its program was executed
         self._pidfd = pidfd
         self._begun_ns = 0
         self._events_fd = -1
@@ -116,6 +118,10 @@ class Job:
         record = self.record
         return record["stop_requested"] or record["timed_out"] or self._is_main_gone
 
+    def descriptors(self) -> list[int]:
+        """What a keeper keeps: pidfd, stdout, stderr, status pipe; -1 for what is closed."""
+        return [self._pidfd, *self.capture.pipes(), self.status_fd]
+
     def save(self) -> None:
         """Writes down what a successor has to know; OSError when it cannot be written."""
         self.state["limits"], self.state["unenforced"] = self.limited.in_force, self.limited.unenforced
@@ -130,7 +136,7 @@ class Job:
             self._timeout = loop.call_at(state["timeout_at_ns"], self._on_timeout)
         if state["grace_at_ns"] is not None:
             self._grace = loop.call_at(state["grace_at_ns"], self._on_grace)
-        if self._pidfd < 0:
+        if self._pidfd < 0 or self.record["main_exited_ns"] is not None:
             loop.defer(self._on_vanished)  # not before whoever takes the job over knows it
         else:
             loop.watch(self._pidfd, READ, self._on_exit)
@@ -192,7 +198,7 @@ class Job:
                 timer.cancel()
         self._grace = self._timeout = self._kill_timer = None
         if self._pidfd >= 0:
-            with contextlib.suppress(ChildProcessError):
+            with contextlib.suppress(OSError):  # not ours, or long gone
                 os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         self._close_pidfd()
         self._close_events()

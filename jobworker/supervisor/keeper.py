@@ -3,7 +3,8 @@
 Decides nothing about jobs. It keeps a copy of each job's pidfd and of the read ends of its pipes, so that a job whose
 supervisor is killed goes on writing; it is the subreaper to whom orphaned jobs fall, so that their exit status is
 known (PR_SET_CHILD_SUBREAPER, prctl(2)); and it holds the lock of the state directory for both. It is small and does
-little, since nothing watches over it: without it jobs run on, and their supervisor is not replaced.
+little, since nothing watches over it but the supervisor, which becomes the keeper itself, and starts another in its own
+place, when this one dies.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ STATUS = struct.Struct(
     "<iQQQ"
 )  # wait status, user and system time in microseconds, largest resident size in KiB
 NUMBER = struct.Struct("<I")
+TABLE = struct.Struct(
+    "<Ii4i"
+)  # number, pid and descriptors of one child: what a supervisor hands on that becomes a keeper
 LISTENER = 0  # the number under which the listening socket is kept
 MESSAGE_SIZE = 4096
 DROPPED_AT_ONCE = (MESSAGE_SIZE - HEAD.size) // NUMBER.size
@@ -42,7 +46,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.1, 30.0  # seconds before a supervisor that died a
 
 
 class Kept:
-    """What is held of one child."""
+    """What is held of one child; `pid` 0 when it is not ours to wait for, and so not for us to tell of its end."""
 
     __slots__ = ("fds", "pid")
 
@@ -55,8 +59,13 @@ class Keeper:
     """The process's state."""
 
     def __init__(self, options: Options) -> None:
+        """With `kept_fd` among the options this was a supervisor, and is the parent of what it has to keep."""
         self._options = options
         self._kept: dict[int, Kept] = {}
+        if options.kept_fd >= 0:
+            for number, pid, *fds in TABLE.iter_unpack(os.pread(options.kept_fd, 1 << 30, 0)):
+                self._kept[number] = Kept(pid if _is_ours(pid) else 0, [fd for fd in fds if fd >= 0])
+            os.close(options.kept_fd)
         self._statuses: dict[int, bytes] = {}  # pid → packed STATUS of children that ended while nobody asked
         self._socket = -1
         self._supervisor = 0
@@ -93,11 +102,8 @@ class Keeper:
         ours, theirs = syscalls.socketpair()
         self._is_ready = False
         command = self._options.command(keeper_fd=theirs, ready_fd=ready_fd)
-        os.set_inheritable(theirs, True)
-        if ready_fd >= 0:
-            os.set_inheritable(ready_fd, True)
         try:
-            self._supervisor = spawn(command)
+            self._supervisor = spawn(command, fds=(theirs, ready_fd, self._options.lock_fd))
         finally:
             os.close(theirs)
             if ready_fd >= 0:
@@ -200,3 +206,12 @@ class Keeper:
             return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just died: soon we are told
             syscalls.send_descriptors(self._socket, HEAD.pack(kind, number, pid) + data, fds or [])
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether we are its parent: else an earlier keeper was, and whoever adopts orphans on this host is now."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:  # EINVAL for 0
+        return False
+    return True

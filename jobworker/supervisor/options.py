@@ -11,6 +11,10 @@ import sys
 
 from jobworker.supervisor.journal import note
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 USAGE = (
     "usage: python -m jobworker.supervisor --state DIR [--cgroup-root PATH] [--nofile SOFT:HARD]"
@@ -25,6 +29,8 @@ _DEFAULTS = {
     "--notify-fd": "-1",
     "--managed": "",
     "--keeper-fd": "-1",
+    "--lock-fd": "-1",
+    "--kept-fd": "-1",
     "--can-take-over": "",
 }
 
@@ -37,8 +43,9 @@ class Options:
     """The command line. Descriptors are -1 when not given.
 
     `ready_fd` is for whoever waits, `notify_fd` for a service manager (sd_notify(3)), who `is_managed` says is there.
-    `nofile` is the descriptor limit that jobs get (getrlimit(2)), None: that of this process; `keeper_fd` leads to the
-    keeper, which gives it to the supervisors that it starts; `can_take_over` is a version of the running jobs' state.
+    `nofile` is the descriptor limit that jobs get (getrlimit(2)), None: that of this process. `can_take_over` is a
+    version of the running jobs' state. `keeper_fd` leads to the keeper, `lock_fd` is the lock that both hold: the keeper
+    gives them to the supervisors that it starts. `kept_fd` is what a supervisor that becomes a keeper has to keep.
     """
 
     __slots__ = (
@@ -46,6 +53,8 @@ class Options:
         "cgroup_root",
         "is_managed",
         "keeper_fd",
+        "kept_fd",
+        "lock_fd",
         "nofile",
         "notify_fd",
         "ready_fd",
@@ -63,6 +72,8 @@ class Options:
             self.ready_fd = int(values["--ready-fd"])
             self.notify_fd = int(values["--notify-fd"])
             self.keeper_fd = int(values["--keeper-fd"])
+            self.lock_fd = int(values["--lock-fd"])
+            self.kept_fd = int(values["--kept-fd"])
             self.nofile = _pair(values["--nofile"])
         except ValueError:
             raise StartupError(USAGE) from None
@@ -72,17 +83,13 @@ class Options:
         self.cgroup_root = values["--cgroup-root"] or None
         self.is_managed = bool(values["--managed"]) or self.notify_fd >= 0
 
-    def command(self, *, keeper_fd: int, ready_fd: int = -1) -> list[str]:
-        """The command line of a supervisor with these options, to be run in PACKAGE_PARENT."""
-        line = [
-            *interpreter(),
-            "--state",
-            self.state,
-            "--keeper-fd",
-            str(keeper_fd),
-            "--ready-fd",
-            str(ready_fd),
-        ]
+    def command(self, *, keeper_fd: int = -1, kept_fd: int = -1, ready_fd: int = -1) -> list[str]:
+        """The command line of a supervisor or, without `keeper_fd`, a keeper with these options; for PACKAGE_PARENT."""
+        line = [*interpreter(), "--state", self.state]
+        given = {"keeper": keeper_fd, "kept": kept_fd, "ready": ready_fd, "lock": self.lock_fd}
+        for name, fd in given.items():
+            if fd >= 0:
+                line += [f"--{name}-fd", str(fd)]
         if self.cgroup_root is not None:
             line += ["--cgroup-root", self.cgroup_root]
         if self.nofile is not None:
@@ -97,13 +104,28 @@ def interpreter() -> list[str]:
     return [sys.executable, "-S", "-E", "-s", "-m", "jobworker.supervisor"]
 
 
-def spawn(command: list[str]) -> int:
-    """Starts one of our own command lines with what is inheritable, signals blocked as here; its pid."""
+def spawn(command: list[str], *, fds: tuple[int, ...] = ()) -> int:
+    """Starts one of our own command lines with these descriptors (-1: none), signals blocked as here; its pid."""
     os.chdir(PACKAGE_PARENT)
     try:
+        _hand_on(fds, inheritable=True)
         return os.posix_spawn(command[0], command, os.environ)
     finally:
+        _hand_on(fds, inheritable=False)
         os.chdir("/")
+
+
+def become(command: list[str], *, fds: tuple[int, ...]) -> NoReturn:
+    """Executes one of our own command lines in place of this program; pid, children and these descriptors stay."""
+    _hand_on(fds, inheritable=True)
+    os.chdir(PACKAGE_PARENT)
+    os.execv(command[0], command)  # noqa: S606  # ourselves
+
+
+def _hand_on(fds: tuple[int, ...], *, inheritable: bool) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.set_inheritable(fd, inheritable)
 
 
 def tell(ready_fd: int, text: str) -> None:

@@ -14,11 +14,13 @@ import time
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, takeover
 from jobworker.supervisor.control import Listener, listen
-from jobworker.supervisor.engine import Engine
+from jobworker.supervisor.engine import END, KEEP, UPGRADE, Engine
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.keeper import LISTENER
 from jobworker.supervisor.launch import Launcher
 from jobworker.supervisor.loop import READ, Loop
+
+__all__ = ["KEEP", "UPGRADE", "run"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 def run(
     nursery: Nursery, *, state_fd: int, jobs_fd: int, is_managed: bool, when_ready: Callable[[], None]
-) -> bool:
-    """Serves the state directory; calls back once it does. Whether to upgrade in the end.
+) -> Engine:
+    """Serves the state directory; calls back once it does. The engine, which knows what becomes of us in the end.
 
     `is_managed`: it ends when its service manager says so.
     """
@@ -45,7 +47,7 @@ def run(
     kept = custody.claim(LISTENER)
     sock = socket.socket(fileno=kept.fds[0]) if kept else listen(state_fd)
     custody.drop_rest()
-    custody.attend(loop)
+    custody.attend(loop, when_lost=engine.prepare_to_keep)
     listener = Listener(loop, sock, state_fd=state_fd, admit=engine.admit)
     tree = nursery.tree
     note(f"ready, cgroups {tree.path if tree else 'none'}, {engine.count()} jobs taken over")
@@ -56,9 +58,11 @@ def run(
     custody.ready(sock.fileno())
     when_ready()
     loop.run()
-    if not engine.upgrade:
+    if engine.future == END:
         listener.close()
-    return engine.upgrade
+    else:
+        engine.listener_fd = sock.detach()
+    return engine
 
 
 def _take_over(engine: Engine, nursery: Nursery, *, jobs_fd: int, boot_id: str) -> None:

@@ -15,9 +15,16 @@ from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, jobfiles
 from jobworker.supervisor.custody import Custody
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.keeper import LISTENER, TABLE
 from jobworker.supervisor.nurse import Origin
 from jobworker.supervisor.nursery import Nursery
-from jobworker.supervisor.options import LOCK_NAME, PACKAGE_PARENT, Options, StartupError, tell
+from jobworker.supervisor.options import LOCK_NAME, Options, StartupError, become, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from jobworker.supervisor.engine import Engine
 
 try:  # hashlib would load OpenSSL, and with its memory raise the cost of every clone
     from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
@@ -48,31 +55,42 @@ def run(options: Options, *, ignored: list[int]) -> int:
     # imported last: what was loaded before the nurse was cloned is copied for every job
     from jobworker.supervisor import serve  # noqa: PLC0415
 
-    upgrade = False
+    future = "end"
     try:
-        upgrade = serve.run(
+        engine = serve.run(
             nursery,
             state_fd=state_fd,
             jobs_fd=jobs_fd,
             is_managed=options.is_managed,
             when_ready=lambda: tell(options.ready_fd, "ready\n"),
         )
+        future = engine.future
     finally:
         nursery.close()
-        if tree is not None and not upgrade:
+        if tree is not None and future == "end":
             tree.remove()
-    if upgrade:
-        _become_successor(options)
+    if future == serve.UPGRADE:
+        note("upgrading in place")
+        become(options.command(keeper_fd=options.keeper_fd), fds=(options.keeper_fd, options.lock_fd))
+    if future == serve.KEEP:
+        _become_keeper(options, engine)
     note("ended")
     return 0
 
 
-def _become_successor(options: Options) -> None:
-    note("upgrading in place")
-    command = options.command(keeper_fd=options.keeper_fd)
-    os.set_inheritable(options.keeper_fd, True)
-    os.chdir(PACKAGE_PARENT)
-    os.execv(command[0], command)  # noqa: S606  # ourselves
+def _become_keeper(options: Options, engine: Engine) -> NoReturn:
+    """The children stay ours, and their exits are for us to tell; another supervisor does the rest."""
+    note("becoming the keeper")
+    kept_fd = os.memfd_create("kept", os.MFD_CLOEXEC)
+    nothing, writer = os.pipe()
+    os.close(writer)  # a pipe at its end stands for one that is closed
+    fds = [kept_fd, options.lock_fd, engine.listener_fd]
+    os.write(kept_fd, TABLE.pack(LISTENER, 0, engine.listener_fd, -1, -1, -1))
+    for number, pid, theirs in engine.descriptors():
+        mine = [fd if fd >= 0 else os.dup(nothing) for fd in theirs]
+        os.write(kept_fd, TABLE.pack(number, pid, *mine))
+        fds += mine
+    become(options.command(kept_fd=kept_fd), fds=tuple(fds))
 
 
 def _open_state(path: str) -> tuple[int, int]:

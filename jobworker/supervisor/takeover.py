@@ -83,7 +83,7 @@ class TakeOver:
     def adopt(self, state: RunState) -> Job | None:
         """The job, cared for from now on; None when it had to be given up: its files are damaged."""
         kept = self._custody.claim(state["number"])
-        if kept is not None and (kept.pid != state["pid"] or len(kept.fds) != _KEPT):
+        if kept is not None and (kept.pid not in (state["pid"], 0) or len(kept.fds) != _KEPT):
             _close(kept.fds)
             kept = None
         leaf = self._leaf(state)

@@ -160,7 +160,11 @@ class Peer:
         self._reader = FrameReader()
         self._received: list[Message] = []
         self._seq = 0
-        self.welcome = self.call({"op": "hello", "protocol": 1}) if hello else {}
+        try:
+            self.welcome = self.call({"op": "hello", "protocol": 1}) if hello else {}
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> "Peer":
         return self

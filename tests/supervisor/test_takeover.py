@@ -12,7 +12,7 @@ import pytest
 
 from jobworker.outputindex import STDERR, STDOUT, count_records, read_records
 from tests.harness import processes
-from tests.supervisor.conftest import StartSupervisor
+from tests.supervisor.conftest import StartSupervisor, assert_nothing_left
 from tests.supervisor.peer import CHECKOUT, PATIENCE, Peer, Supervisor, wait_for_output, wait_until
 
 WRITE_UNTIL_TOLD = """
@@ -274,13 +274,82 @@ def test_an_upgrade_to_what_cannot_take_over_is_refused_and_the_old_process_goes
         assert [listed["job"] for listed in peer.jobs()] == ["job"]
 
 
-def test_without_a_keeper_jobs_end_as_they_would_and_an_upgrade_is_refused(supervisor: Supervisor) -> None:
+def successor_of_keeper(supervisor: Supervisor) -> int:
+    """Kills the keeper; returns the supervisor's old pid, which is the keeper's now, once another supervisor serves."""
+    old = supervisor.pid
     with supervisor.connect() as peer:
-        peer.launch("job", ["sh", "-c", "sleep 1000; exit 3"])
+        os.kill(keeper(supervisor), signal.SIGKILL)
+        with pytest.raises(EOFError):
+            peer.receive(lambda _: False)
+    with supervisor.connect() as peer:
+        assert peer.welcome["pid"] != old
+    assert keeper(supervisor) == old
+    return old
+
+
+def keeper(supervisor: Supervisor) -> int:
+    """The parent of the supervisor."""
+    return int(Path(f"/proc/{supervisor.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_supervisor_without_a_keeper_becomes_one_and_nothing_is_lost(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    with supervisor.connect() as peer:
+        end, digest = writer(peer, "job", tmp_path)
+        peer.launch(
+            "closed", ["sh", "-c", "exec >&- 2>&-; while ! test -e $0; do sleep 0.01; done; exit 6", str(end)]
+        )
+        peer.launch("daemon", ["sh", "-c", "sleep 1000 & exit 3"], wait_for_tree=True)
+        peer.launch("stubborn", ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"])
+        peer.stop("stubborn", grace_ms=3000)
+    grow(supervisor, "job")
+    successor_of_keeper(supervisor)
+    grow(supervisor, "job")
+    supervisor.kill_supervisor()
+    grow(supervisor, "job")
+    new = successor_of_keeper(supervisor)
+    end.touch()
+    with supervisor.connect() as peer:
+        peer.stop("daemon")
+        while running := peer.jobs():
+            peer.exited(running[0]["job"])
+        peer.run("after", ["true"])
+    assert exit_record(supervisor, "job")["exit_code"] == 7
+    assert recorded(supervisor, "job") == digest.read_text().strip()
+    assert exit_record(supervisor, "closed")["exit_code"] == 6
+    assert exit_record(supervisor, "daemon")["exit_code"] == 3
+    assert exit_record(supervisor, "stubborn")["grace_expired"]
+    os.kill(new, signal.SIGTERM)
+    assert processes.wait_gone(new, seconds=PATIENCE)
+    assert_nothing_left(supervisor)
+
+
+def test_a_keeper_that_was_a_supervisor_lets_it_be_upgraded(supervisor: Supervisor) -> None:
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sh", "-c", "read line; exit 4"])
+    new = successor_of_keeper(supervisor)
+    with supervisor.connect() as peer:
+        assert peer.upgrade()["op"] == "done"
+    with supervisor.connect() as peer:
+        assert peer.call({"op": "shutdown", "if_idle": False})["op"] == "done"
+    assert processes.wait_gone(new, seconds=PATIENCE)
+
+
+def test_where_no_version_can_take_over_a_supervisor_goes_on_without_a_keeper(
+    start_supervisor: StartSupervisor, code: Path
+) -> None:
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sleep", "1000"])
+        set_version(code, 0)
         supervisor.process.kill()
         supervisor.process.wait(PATIENCE)
+        wait_for_output(supervisor.state / "supervisor.log", b"cannot take over")
         assert peer.run("after", ["sh", "-c", "exit 4"])["exit_code"] == 4
         assert "keeper" in peer.upgrade()["detail"]
+        second = start_supervisor(code=code)  # is kept out by the lock
+        assert f"supervisor {supervisor.pid} already runs" in second.ready
         peer.stop("job")
         assert peer.exited("job")["signal"] == signal.SIGTERM
         pid = supervisor.pid
