@@ -180,14 +180,16 @@ def test_a_waiting_child_that_was_killed_is_replaced(supervisor: Supervisor, pee
     assert peer.run(job, ["true"])["exit_code"] == 0
 
 
-def test_a_nurse_that_was_killed_is_replaced(supervisor: Supervisor, peer: Peer, job: str) -> None:
-    supervisor.waiting_child(peer)
-    nurse = supervisor.nurse()
-    os.kill(nurse, signal.SIGKILL)
-    assert processes.wait_gone(nurse, seconds=PATIENCE)
-    assert [outcome(peer, f"{job}-{number}") for number in range(4)] == [0] * 4
-    assert supervisor.nurse() != nurse
-    supervisor.waiting_child(peer)
+def test_a_nurse_that_was_killed_is_replaced(start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor()
+    with supervisor.connect() as peer:
+        supervisor.waiting_child(peer)
+        nurse = supervisor.nurse()
+        os.kill(nurse, signal.SIGKILL)
+        assert processes.wait_gone(nurse, seconds=PATIENCE)
+        assert [outcome(peer, f"job-{number}") for number in range(4)] == [0] * 4
+        assert supervisor.nurse() != nurse
+        supervisor.waiting_child(peer)
 
 
 def test_without_descriptors_left_starts_fail_and_everything_else_goes_on(
@@ -216,15 +218,17 @@ def test_other_peers_hear_of_a_failed_launch_as_an_end(supervisor: Supervisor, p
 
 
 def test_a_launch_that_hangs_in_exec_holds_up_nobody_and_can_be_killed(
-    supervisor: Supervisor, peer: Peer, job: str
+    start_supervisor: StartSupervisor,
 ) -> None:
-    child = supervisor.waiting_child(peer)
-    os.kill(child, signal.SIGSTOP)
-    seq = peer.send(launch_request(job, ["true"]))
-    assert peer.run(job + "-other", ["true"])["exit_code"] == 0
-    assert peer.stop(job, grace_ms=0)["op"] == "done"
-    failed = peer.receive(lambda message: message.get("seq") == seq)
-    assert (failed["op"], failed["stage"]) == ("failed", "setup")
+    supervisor = start_supervisor()  # one that has made a single child
+    with supervisor.connect() as peer:
+        child = supervisor.waiting_child(peer)
+        os.kill(child, signal.SIGSTOP)
+        seq = peer.send(launch_request("job", ["true"]))
+        assert peer.run("other", ["true"])["exit_code"] == 0
+        assert peer.stop("job", grace_ms=0)["op"] == "done"
+        failed = peer.receive(lambda message: message.get("seq") == seq)
+        assert (failed["op"], failed["stage"]) == ("failed", "setup")
 
 
 @needs_root
@@ -241,7 +245,7 @@ def test_a_supervisor_whose_own_cgroup_was_killed_goes_on_launching(
         try:
             (killed / "cgroup.kill").write_text("1")
             (killed / "cgroup.procs").write_text(str(supervisor.nurse()))
-            assert [outcome(peer, f"job-{number}") for number in range(4)][-2:] == [0, 0]
+            assert [outcome(peer, f"job-{number}") for number in range(6)][-2:] == [0, 0]
             with supervisor.connect() as later:
                 assert not later.welcome["cgroup"]["into_cgroup"]
             assert supervisor.terminate() == 0
