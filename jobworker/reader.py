@@ -34,7 +34,7 @@ class Reader:
         self._stop = stop
         self._output = output
         self._span = span
-        self._shares = span.is_open and span.since_ns is None
+        self._shares = stop is None and span.is_open and span.since_ns is None
         self._number = find_offset(output.index, begin)  # of the next record that is not in the page
         self._page: list[Record] = []
 
@@ -52,7 +52,7 @@ class Reader:
             if not batch:
                 self._load(ended=ended)
                 if not self._page:
-                    batch = self._pass_missing(ended=ended)
+                    batch = [] if self.has_stopped else self._pass_missing(ended=ended)
                     break
                 batch = await self._next()
                 self._share(place, batch)
@@ -141,10 +141,14 @@ class Reader:
         if self._number < count:
             try:
                 page = read_records(self._output.index, self._number, limit=PAGE)
-                self._number += len(page)
+                is_behind = page[0].start == 0 < self._number  # the record before reads as zeros
             except IndexFormatError:
-                if self._output.header().head > self.cursor:
-                    return
+                is_behind = True
+            if is_behind and self._output.header().head > self.cursor:
+                return
+            if page:
+                self._number += len(page)
+            else:
                 page = self._salvage(min(count, self._number + PAGE), ended=ended)
         if not page and ended:
             rest = unindexed(self._output, self._output.header(), cursor=self.cursor)

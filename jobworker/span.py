@@ -72,7 +72,9 @@ def until(view: Bytes, time_ns: int, *, head: int) -> int | None:
     number = _find_time(view, time_ns, lowest=lowest)
     if number == count_records(view):
         return None
-    return head if number == lowest else end_at(view, number - 1)
+    if number > lowest:
+        return end_at(view, number - 1)
+    return head if lowest else 0
 
 
 def records_before(view: Bytes, stop: int, *, head: int) -> Iterator[list[Record]]:

@@ -219,6 +219,19 @@ async def test_without_follow_a_busy_job_is_not_chased(log: Log, outputs: Output
     assert data_of(first + rest) == b"now"
 
 
+@pytest.mark.parametrize("stream", [1, 2])
+async def test_without_follow_pages_read_later_end_there_too(log: Log, outputs: Outputs, stream: int) -> None:
+    for _ in range(PAGE + 5):
+        log.write(b"x" * 1100)
+    following = follow(log.source, outputs=outputs, span=Span())
+    async with aclosing(following) as batches:
+        events = parse(await anext(batches))
+        log.write(b"later", stream=stream)
+        events += [event async for batch in batches for event in parse(batch)]
+    assert events[-1] == End(final_offset=(PAGE + 5) * 1100)
+    assert len(data_of(events)) == (PAGE + 5) * 1100
+
+
 async def test_the_latest_beginning_and_the_earliest_end_count(log: Log, outputs: Outputs) -> None:
     for number in range(10):
         log.write(b"%d\n" % number, stream=1 + number % 2)  # at time number + 1
@@ -255,6 +268,20 @@ async def test_a_punched_head_is_one_gap(log: Log, outputs: Outputs) -> None:
     for offset in (9_995, 10_000):
         assert gaps(await read(log, outputs, offset=offset)) == []
     assert gaps(await read(log, outputs, offset=7, until_offset=90)) == [(7, 90, RETENTION)]
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+async def test_a_punched_head_is_told_to_who_wants_one_stream(
+    log: Log, outputs: Outputs, stream: int
+) -> None:
+    """Where the first record that is left begins only the one before it tells, which reads as zeros."""
+    for number in range(20):
+        log.write(b"0123456789", stream=1 + number // 10)
+    log.punch(155)
+    log.end()
+    events = await read(log, outputs, streams=frozenset({stream}))
+    assert gaps(events) == [(0, 155, RETENTION)]
+    assert data_of(events) == (b"" if stream == 1 else b"56789" + b"0123456789" * 4)
 
 
 async def test_a_tail_stays_within_what_is_stored(log: Log, outputs: Outputs) -> None:
