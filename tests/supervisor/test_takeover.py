@@ -301,7 +301,8 @@ def test_a_supervisor_without_a_keeper_becomes_one_and_nothing_is_lost(
             "closed", ["sh", "-c", "exec >&- 2>&-; while ! test -e $0; do sleep 0.01; done; exit 6", str(end)]
         )
         peer.launch("daemon", ["sh", "-c", "sleep 1000 & exit 3"], wait_for_tree=True)
-        peer.launch("stubborn", ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"])
+        peer.launch("stubborn", ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done"])
+        wait_for_output(supervisor.job_directory("stubborn") / "output.log", b"up")
         peer.stop("stubborn", grace_ms=3000)
     grow(supervisor, "job")
     successor_of_keeper(supervisor)
@@ -350,6 +351,7 @@ def test_where_no_version_can_take_over_a_supervisor_goes_on_without_a_keeper(
         assert "keeper" in peer.upgrade()["detail"]
         second = start_supervisor(code=code)  # is kept out by the lock
         assert f"supervisor {supervisor.pid} already runs" in second.ready
+        assert second.process.wait(PATIENCE) == 1
         peer.stop("job")
         assert peer.exited("job")["signal"] == signal.SIGTERM
         pid = supervisor.pid
