@@ -121,12 +121,14 @@ class OutputMachine(RuleBasedStateMachine):
         self.retry.start()
 
     def teardown(self) -> None:
-        if self.capture is not None:
-            self.end(fuse=None)
-        self.retry.stop()
-        os.close(self.null)
-        os.close(self.jobs_fd)
-        shutil.rmtree(self.place)
+        try:
+            if self.capture is not None:
+                self.end(fuse=None)
+        finally:
+            self.retry.stop()
+            os.close(self.null)
+            os.close(self.jobs_fd)
+            shutil.rmtree(self.place)
 
     @precondition(lambda self: self.capture is None)
     @rule(keep=st.sampled_from(KEEPS), max_bytes=st.none() | st.integers(0, 3000))
