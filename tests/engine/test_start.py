@@ -232,3 +232,12 @@ async def test_limits_are_read_back_and_a_time_limit_is_kept(domain: Domain) -> 
     record = await domain.start("sleep", "60", limits=limits, timeout=timedelta(milliseconds=200))
     assert record.limits_in_force == limits
     assert reason(await domain.wait(record.job_id)) == EndReason.TIMED_OUT
+
+
+@probes.needs_limits
+async def test_the_shortest_jobs_have_their_limits_in_the_record_too(domain: Domain) -> None:
+    """Their end may be told in the same breath as their start."""
+    limits = Limits(pids=20, nice=1)
+    started = await asyncio.gather(*(domain.start("true", limits=limits) for _ in range(40)))
+    ended = [await domain.wait(record.job_id) for record in started]
+    assert [record.limits_in_force for record in ended] == [limits] * 40
