@@ -19,7 +19,7 @@ from datetime import timedelta
 from jobworker.endedjobs import EndedJobs
 from jobworker.store.jobrecords import Ended, Totals
 
-BATCH = 64  # jobs deleted before the others get their turn
+BATCH = 16  # jobs deleted before the others get their turn: some milliseconds
 RETRY_SECONDS = 60.0  # a disk that refuses tells nobody when it does not any more
 MICROSECOND = timedelta(microseconds=1)
 
