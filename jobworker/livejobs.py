@@ -133,9 +133,8 @@ class LiveJobs:
 
     def _on_launch(self, job: LiveJob, done: asyncio.Future[Reply]) -> None:
         if job.started.done():
-            if (
-                done.exception() is None and done.result()["op"] == "launched"
-            ):  # its end came in the same breath
+            # its end came in the same breath
+            if done.exception() is None and done.result()["op"] == "launched":
                 limits.take(job.record, done.result())
                 self._store.update(job.record)
             return
