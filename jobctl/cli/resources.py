@@ -70,8 +70,12 @@ def _pids(usage: Usage, limits: Limits, *, runs: bool) -> str:
 def _io(usage: Usage, limits: Limits) -> str:
     parts = []
     if usage.io_read_bytes or usage.io_write_bytes:
-        parts.append(f"read {render.size(usage.io_read_bytes or 0)}{_times(usage.io_read_operations)}")
-        parts.append(f"written {render.size(usage.io_write_bytes or 0)}{_times(usage.io_write_operations)}")
+        parts.append(
+            f"read {render.size(usage.io_read_bytes or 0)}{_times(usage.io_read_operations, 'read')}"
+        )
+        parts.append(
+            f"written {render.size(usage.io_write_bytes or 0)}{_times(usage.io_write_operations, 'write')}"
+        )
     told = [f"limit {_io_limit(entry)}" for entry in limits.io]
     if limits.io_weight is not None:
         told.append(f"weight {limits.io_weight}")
@@ -113,8 +117,8 @@ def _rlimit(limit: RLimit) -> str:
     return soft if soft == hard else f"{soft} (hard {hard})"
 
 
-def _times(count: int | None) -> str:
-    return "" if not count else f" in {count}"
+def _times(count: int | None, what: str) -> str:
+    return "" if not count else f" in {count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _time(micros: int) -> str:

@@ -192,7 +192,7 @@ class _Change:
         wanted = {**self._now, **told}
         memory, swap = (wanted.get(name) for name in _MEMORY)
         if memory is None and swap is not None and not files.SWAP_ALONE:
-            self._refuse(last, "cgroup v1 counts swap together with memory: give memory_bytes too")
+            self._refuse(last, "cgroup v1 counts swap together with memory: limit both, or none")
             return
         setter = partial(files.set_memory, base_fd, self._leaf.name)
         before = self._now.get("memory_bytes"), self._now.get("swap_bytes")
