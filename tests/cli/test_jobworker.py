@@ -221,6 +221,7 @@ def test_a_supervisor_of_its_own_serves_the_server(
         second = run("supervisor", "--state", str(worker.state))
         assert second.returncode == 1
         assert f"supervisor {worker.supervisor_pid} already runs" in second.stderr
+        assert worker.terminate() == 0  # or it would start another one
     finally:
         supervisor.terminate()
         supervisor.wait(30)
