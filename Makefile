@@ -42,8 +42,9 @@ generate: $(VENV)/ready ## write generated/ from api/
 certs: $(VENV)/ready ## an authority, a server and two clients in ca/out
 	sh ca/gen.sh
 
-bench: $(VENV)/ready ## measure, beside ssh and asyncssh where they are there
+bench: $(VENV)/ready ## measure, beside ssh and asyncssh where they are there, and what limits cost
 	$(bin)/python -m bench
+	$(bin)/python -m bench.resources
 
 lock: ## choose the newest versions pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-config --upgrade --quiet \

@@ -241,6 +241,10 @@ class Engine:
         job = self._find(request)
         if job.is_stopping:
             raise RefusedError("busy", "it is on its way to its end")
+        if self.launcher.nursery.tree is None:
+            raise RefusedError(
+                "os_error", "this host gives the worker no cgroups, and nothing else can pause"
+            )
         job.freeze(frozen=True)
         return {"op": "done"}
 

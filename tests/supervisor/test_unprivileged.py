@@ -83,3 +83,18 @@ def test_the_group_dies_with_the_main_process(unprivileged: Supervisor, peer: Pe
 def test_a_start_that_fails_leaves_its_record_only(unprivileged: Supervisor, peer: Peer) -> None:
     assert peer.launch("job", ["/no/such"])["stage"] == "exec"
     assert os.listdir(unprivileged.job_directory("job")) == ["exit"]
+
+
+def test_nothing_is_paused_and_no_limit_is_changed(unprivileged: Supervisor, peer: Peer) -> None:
+    launched = peer.launch("job", ["sleep", "1000"], limits={"nice": 3, "rlimits": {"nofile": [64, 64]}})
+    assert launched["limits"] == {"nice": 3, "rlimits": {"nofile": [64, 64]}}
+    refused = peer.call({"op": "pause", "job": "job"})
+    assert (refused["op"], refused["detail"]) == (
+        "error",
+        "this host gives the worker no cgroups, and nothing else can pause",
+    )
+    request = {"op": "update", "job": "job", "lift": [], "best_effort": False}
+    assert peer.call({**request, "limits": {"nice": 4}})["detail"].startswith("nice: ")
+    assert not peer.jobs()[0]["paused"]
+    peer.stop("job")
+    peer.exited("job")
