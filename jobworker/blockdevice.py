@@ -19,7 +19,7 @@ _DEEPEST = 16  # volumes upon volumes; sysfs has no circles
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A disk by its number, "8:0", and the file system that the path is in ("" for a device itself)."""
+    """A disk by its number, "8:0", and the file system that stores what is at the path ("" for a device itself)."""
 
     device: str
     filesystem: str
@@ -50,7 +50,7 @@ def find(path: str, *, sysfs: Path = Path("/sys")) -> Place:
         os.close(fd)
     if mount is None:
         return Place(whole_disk(_number(status.st_rdev), sysfs=sysfs), "")
-    return Place(_disk_of(mount, _number(status.st_dev), sysfs), mount.filesystem)
+    return _place(mount, _number(status.st_dev), sysfs)
 
 
 def whole_disk(device: str, *, sysfs: Path) -> str:
@@ -71,26 +71,26 @@ def whole_disk(device: str, *, sysfs: Path) -> str:
     raise NoDiskError(f"volumes are stacked more than {_DEEPEST} high")
 
 
-def _disk_of(mount: _Mount, device: str, sysfs: Path) -> str:
+def _place(mount: _Mount, device: str, sysfs: Path) -> Place:
     if mount.filesystem == "overlay":
-        return _disk_of_overlay(mount, sysfs)
+        return _place_of_overlay(mount, sysfs)
     if mount.filesystem == "btrfs":
-        return _disk_of_btrfs(mount, sysfs)
+        return Place(_disk_of_btrfs(mount, sysfs), mount.filesystem)
     if device.startswith(f"{_NO_DISK}:"):
         raise NoDiskError(f"it is in a {mount.filesystem}, which is on no disk")
-    return whole_disk(device, sysfs=sysfs)
+    return Place(whole_disk(device, sysfs=sysfs), mount.filesystem)
 
 
-def _disk_of_overlay(mount: _Mount, sysfs: Path) -> str:
+def _place_of_overlay(mount: _Mount, sysfs: Path) -> Place:
     """The one disk of all its layers: what is read may come from any, what is written goes to the upper."""
     layers = [mount.options.get("upperdir", ""), *mount.options.get("lowerdir", "").split(":")]
     try:
-        disks = {find(layer, sysfs=sysfs).device for layer in layers if layer}
+        places = [find(layer, sysfs=sysfs) for layer in layers if layer]
     except NoDiskError as error:
         raise NoDiskError(f"it is in an overlay, and of one of its layers, {error}") from error
-    if len(disks) != 1:
+    if len({place.device for place in places}) != 1:
         raise NoDiskError("it is in an overlay whose layers are not on one disk")
-    return disks.pop()
+    return places[0]
 
 
 def _disk_of_btrfs(mount: _Mount, sysfs: Path) -> str:

@@ -1,6 +1,9 @@
 """Which disk a path means: on a sysfs made for the case, and on this machine's own."""
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,64 @@ def test_a_device_is_itself() -> None:
 def test_what_is_on_no_disk_is_refused_with_the_reason(path: str, reason: str) -> None:
     with pytest.raises(NoDiskError, match=reason):
         blockdevice.find(path)
+
+
+Mount = Callable[..., Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Mounts something in a directory of its own; a skip where that is not possible."""
+    with ExitStack() as stack:
+
+        def mounted(*arguments: str) -> Path:
+            place = tmp_path / f"mounted-{len(os.listdir(tmp_path))}"
+            place.mkdir()
+            done = subprocess.run(
+                ["mount", *arguments, str(place)], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                pytest.skip(f"cannot be mounted: {done.stderr.strip()}")
+            stack.callback(subprocess.run, ["umount", str(place)], check=True)
+            return place
+
+        yield mounted
+
+
+def test_a_file_system_in_memory_is_refused_by_its_name(mount: Mount) -> None:
+    with pytest.raises(NoDiskError, match="in a tmpfs, which is on no disk"):
+        blockdevice.find(str(mount("-t", "tmpfs", "tmpfs")))
+
+
+def layers(top: Path) -> list[str]:
+    for name in ("lower", "upper", "work"):
+        (top / name).mkdir()
+    return [f"lowerdir={top}/lower", f"upperdir={top}/upper", f"workdir={top}/work"]
+
+
+def test_an_overlay_is_the_disk_of_its_layers(tmp_path: Path, mount: Mount) -> None:
+    if os.major(os.stat(tmp_path).st_dev) == 0:
+        pytest.skip("the temporary directory is on no disk")
+    overlay = mount("-t", "overlay", "overlay", "-o", ",".join(layers(tmp_path)))
+    assert blockdevice.find(str(overlay)) == blockdevice.find(str(tmp_path))
+
+
+def test_an_overlay_in_memory_is_refused(mount: Mount) -> None:
+    memory = mount("-t", "tmpfs", "tmpfs")
+    overlay = mount("-t", "overlay", "overlay", "-o", ",".join(layers(memory)))
+    with pytest.raises(NoDiskError, match="of one of its layers, it is in a tmpfs"):
+        blockdevice.find(str(overlay))
+
+
+def test_a_file_system_on_a_loop_device_is_on_that(tmp_path: Path, mount: Mount) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    made = subprocess.run(
+        ["mke2fs", "-q", "-F", str(image)],
+        capture_output=True, check=False, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("no file system can be made")
+    place = blockdevice.find(str(mount("-o", "loop", str(image))))
+    assert place.device.startswith("7:")
