@@ -13,6 +13,7 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+import jobctl
 from generated.jobworker.v1 import Chunk, GetWorkerRequest, RevokeClientRequest, SignalJobRequest
 from tests.harness import Worker, programs
 from tests.harness.worker import CHECKOUT, clean_environment, jobworker
@@ -191,6 +192,23 @@ async def test_a_follower_that_takes_nothing_for_long_is_ended_and_can_resume(
         assert rest.end.final_offset == MUCH
         assert isinstance(rest.events[0], Chunk)
         assert rest.events[0].offset == reached
+
+
+async def test_the_library_resumes_by_itself_after_it_took_nothing_for_long(make_worker: MakeWorker) -> None:
+    worker = make_worker("--reader-patience", "1s")
+    certificates = worker.certificates
+    async with jobctl.Client(
+        worker.address, ca=certificates.authority, cert=certificates.of("alice")
+    ) as client:
+        job = await client.start(programs.write_bytes(30_000_000))
+        await job.wait()
+        received = 0
+        async for chunk in job.output():
+            assert chunk.offset == received
+            received += len(chunk.data)
+            if chunk.offset == 0:
+                await until_let_go(worker, seconds=5)
+        assert received == 30_000_000
 
 
 async def test_a_follower_that_takes_a_little_again_and_again_stays(make_worker: MakeWorker) -> None:

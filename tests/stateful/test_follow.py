@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -111,6 +112,7 @@ class Follower:
     generator: AsyncGenerator[list[Parts], None] | None = None
     pending: "asyncio.Future[list[Parts]] | None" = None
     end: End | None = None
+    was_told_of_cap: bool = False  # on this connection
 
 
 class FollowMachine(RuleBasedStateMachine):
@@ -347,6 +349,7 @@ class FollowMachine(RuleBasedStateMachine):
         return {min(last, before), min(last, head if before <= head else before)}
 
     def connect(self, follower: Follower, asked: Span) -> None:
+        follower.was_told_of_cap = False
         source = OutputSource(self.directory.name, self.directory, self.ended)
         follower.generator = follow.follow(source, outputs=self.outputs, span=asked)
         self.run(self.turn(follower))
@@ -462,6 +465,9 @@ class FollowMachine(RuleBasedStateMachine):
         elif isinstance(event, Gap):
             self.check_skipped(follower, event.from_)
             self.check_gap(event)
+            if event.reason == GapReason.CAP and not self.output.ended:
+                assert not follower.was_told_of_cap, "what is dropped is told once, then at the end"
+                follower.was_told_of_cap = True
             follower.cursor = event.to
         else:
             self.check_skipped(follower, event.final_offset)
@@ -554,3 +560,10 @@ class TestFollow(FollowMachine.TestCase):  # type: ignore[valid-type,misc]  # it
 
         FollowMachine.loop.run_until_complete(close())
         FollowMachine.loop.close()
+
+
+@pytest.mark.slow
+class TestFollowLong(TestFollow):
+    """What takes many steps to come about."""
+
+    settings = settings(max_examples=5000, stateful_step_count=60, deadline=None)
