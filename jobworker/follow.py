@@ -28,7 +28,7 @@ async def follow(source: OutputSource, *, outputs: Outputs, span: Span) -> Async
 
     Raises InvalidArgument for an offset beyond the output, Unavailable when the job is not launched yet.
     """
-    ended = source.ended.done()  # asked before reading: by then all output was there
+    ended = source.ended.done()
     with ExitStack() as resources:
         try:
             output = resources.enter_context(outputs.open(source.job_id, source.directory))
@@ -41,6 +41,8 @@ async def follow(source: OutputSource, *, outputs: Outputs, span: Span) -> Async
         watching = resources.enter_context(ExitStack())
         changed: asyncio.Event | None = None
         while True:
+            if span.follow:
+                ended = source.ended.done()  # asked before reading: by then all output was there
             is_over = _has_come(span.until_ns)
             batch = await reader.read(ended=ended)
             if reader.exhausted and (ended or is_over or reader.has_stopped or not span.follow):
@@ -60,8 +62,6 @@ async def follow(source: OutputSource, *, outputs: Outputs, span: Span) -> Async
                         watching.close()
                     await changed.wait()
                     changed.clear()
-            if span.follow:
-                ended = source.ended.done()
 
 
 def _without_files(source: OutputSource, span: Span) -> list[Event]:

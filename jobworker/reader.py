@@ -158,13 +158,15 @@ class Reader:
     def _within(self, page: list[Record]) -> list[Record]:
         """The part of these records that the span wants; finds its end where that is a time."""
         since_ns, until_ns = self._span.since_ns, self._span.until_ns
-        while since_ns is not None and page and page[0].time_ns < since_ns:
-            self.cursor = max(self.cursor, page.pop(0).end)
         late = None if until_ns is None else next((r for r in page if r.time_ns >= until_ns), None)
         if late is not None:
             until = max(self.cursor, late.start)
             self._stop = until if self._stop is None else min(self._stop, until)
-        return page if self._stop is None else clip(page, 0, self._stop)
+        if self._stop is not None:
+            page = clip(page, 0, self._stop)
+        while since_ns is not None and page and page[0].time_ns < since_ns:
+            self.cursor = max(self.cursor, page.pop(0).end)
+        return page
 
     def _salvage(self, stop: int, *, ended: bool) -> list[Record]:
         """The records up to the first damaged one; when that comes first, with what it makes unreadable.

@@ -192,6 +192,13 @@ async def test_since_a_time_to_come_begins_then(log: Log, outputs: Outputs) -> N
     assert data_of(await reading) == b"late"
 
 
+async def test_what_came_before_since_is_skipped_up_to_the_end_only(log: Log, outputs: Outputs) -> None:
+    reading = asyncio.create_task(read(log, outputs, to_end=True, since_ns=100, until_offset=2))
+    await asyncio.sleep(0.01)
+    log.write(b"early")
+    assert (await reading)[-1] == End(final_offset=2)
+
+
 # -- offsets
 
 
