@@ -19,9 +19,11 @@ demo: $(VENV)/ready ## run, follow and stop real jobs on a real worker, and say 
 test: $(VENV)/ready ## all tests that this machine can run, but the slow ones
 	$(pytest) -m "not slow" $(ARGS)
 
-# What meets the kernel, and one way through everything; but for what starts processes by the hundred or moves output in
+# What meets cgroups, and one way through everything; but for what starts processes by the hundred or moves output in
 # bulk, since a process start takes 30 times as long in there.
-on_v2 := tests/supervisor tests/engine tests/stateful/test_tree.py tests/service/test_run_job.py tests/service/test_get_worker.py
+alike := $(addprefix tests/supervisor/test_,cap.py control.py full_disk.py killed.py output.py process.py)
+on_v2 := $(filter-out $(alike),$(wildcard tests/supervisor/test_*.py)) tests/stateful/test_tree.py \
+    $(addprefix tests/service/test_,get_worker.py run_job.py update_job.py)
 heavy := hundred or starve or 64_mib or does_not_read
 test-v2: $(VENV)/ready ## the tests that meet cgroups, on a kernel of their own that has nothing but cgroup v2
 	scripts/cgroup2-vm $(pytest) --color=no -m "not slow" -k "not ($(heavy))" $(on_v2) $(ARGS)

@@ -150,8 +150,7 @@ class Keeper:
         """A job's main process, or one that a job left behind somewhere in its tree, which nobody asks about."""
         if any(kept.pid == pid for kept in self._kept.values()):
             self._statuses[pid] = status
-            if self._is_ready:
-                self._send(EXITED, pid=pid, data=status)
+            self._send(EXITED, pid=pid, data=status)  # told again to who fetches later: twice does no harm
 
     def _receive(self, *, wait: bool) -> bool:
         """Takes in one message, if there is one; whether there was."""
