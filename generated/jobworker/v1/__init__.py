@@ -745,7 +745,7 @@ class End(betterproto.Message):
 
     termination: "Termination | None" = betterproto.message_field(1, optional=True)
     """
-    How the job ended; absent when the stream was not to follow and the job has not ended.
+    How the job ended; absent when it has not: the stream was not to follow, or only up to an earlier end.
     """
 
     usage: "Usage | None" = betterproto.message_field(2, optional=True)
