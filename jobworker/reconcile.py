@@ -1,8 +1,8 @@
 """After the worker or the supervisor was away: what is true of a job that the records call unfinished.
 
 Decides from three witnesses: the supervisor, which holds the jobs that run; the exit record, which the
-supervisor writes before it lets go of a job; and the job's directory, which it makes before it does anything
-else for a job. A supervisor of another boot, or a killed one, holds nothing: such jobs are lost unless an
+supervisor writes before it lets go of a job; and the job's directory, in which it writes down what it begins
+before it gives the order. A supervisor of another boot, or a killed one, holds nothing: such jobs are lost unless an
 exit record tells their end. One job's damaged file decides about that job alone.
 """
 
@@ -20,6 +20,7 @@ from jobworker import limits, records
 from jobworker.lifecycle import STARTING
 from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, IndexFormatError, mend, read_header
 from jobworker.supervisor import exitrecord
+from jobworker.supervisor.jobfiles import RUNNING_NAME
 
 if TYPE_CHECKING:
     from jobworker.supervisor.messages import ListedJob, Output
@@ -39,13 +40,13 @@ class Verdict(enum.Enum):
     LOST = "it was started, and nobody knows of its end"
 
 
-def decide(state: JobState, *, listed: ListedJob | None, has_exit: bool, has_directory: bool) -> Verdict:
+def decide(state: JobState, *, listed: ListedJob | None, has_exit: bool, was_begun: bool) -> Verdict:
     """The verdict on an unfinished job; an exit record that cannot be read counts as none."""
     if has_exit:
         return Verdict.ENDED
     if listed is not None:
         return Verdict.STARTS if listed["started_ns"] is None else Verdict.RUNS
-    if state == STARTING and not has_directory:
+    if state == STARTING and not was_begun:
         return Verdict.NEVER_STARTED
     return Verdict.LOST
 
@@ -53,9 +54,7 @@ def decide(state: JobState, *, listed: ListedJob | None, has_exit: bool, has_dir
 def settle(record: JobRecord, *, listed: ListedJob | None, directory: Path, unix_nano: int) -> JobRecord:
     """What is true of the job now: the record given, changed, or another one in its place."""
     ended = _as_its_exit_tells(record, directory)
-    verdict = decide(
-        record.state, listed=listed, has_exit=ended is not None, has_directory=directory.exists()
-    )
+    verdict = decide(record.state, listed=listed, has_exit=ended is not None, was_begun=_was_begun(directory))
     if ended is not None:
         return ended
     if verdict is Verdict.RUNS:
@@ -94,6 +93,16 @@ def output_info(directory: Path) -> Output | None:
         os.close(fd)
     size += header.dropped
     return {"size": size, "head": header.head, "dropped": header.dropped, "blocked": None}
+
+
+def _was_begun(directory: Path) -> bool:
+    """Whether the order to execute the program may have been given: what a successor has to know is written before it."""
+    try:
+        return bool((directory / RUNNING_NAME).read_bytes().strip(b"\0"))
+    except FileNotFoundError:  # renamed since, or from before there was such a file
+        return directory.exists()
+    except OSError:
+        return True
 
 
 def _mend_output(job_id: str, directory: Path) -> None:

@@ -28,8 +28,22 @@ ABOUT_TO_START: ListedJob = {**HELD, "started_ns": None}
 
 @pytest.mark.parametrize("state", [STARTING, RUNNING, STOPPING])
 def test_an_exit_record_decides_whatever_else_is_said(state: JobState) -> None:
-    for listed, has_directory in product((None, HELD, ABOUT_TO_START), (False, True)):
-        assert decide(state, listed=listed, has_exit=True, has_directory=has_directory) is Verdict.ENDED
+    for listed, was_begun in product((None, HELD, ABOUT_TO_START), (False, True)):
+        assert decide(state, listed=listed, has_exit=True, was_begun=was_begun) is Verdict.ENDED
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [(b"", EndReason.START_FAILED), (b"\0" * 64, EndReason.START_FAILED), (b"{", EndReason.LOST)],
+)
+def test_a_directory_in_which_nothing_was_written_down_is_of_a_job_that_was_never_ordered(
+    tmp_path: Path, written: bytes, reason: EndReason
+) -> None:
+    for name, content in {"output.log": b"", "output.idx": pack_header(Header()), "running": written}.items():
+        (tmp_path / name).write_bytes(content)
+    settled = settle(record(STARTING), listed=None, directory=tmp_path, unix_nano=NOW)
+    assert settled.termination is not None
+    assert settled.termination.reason == reason
 
 
 def test_the_output_of_a_lost_job_is_mended(tmp_path: Path) -> None:
@@ -47,16 +61,13 @@ def test_the_output_of_a_lost_job_is_mended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", [STARTING, RUNNING, STOPPING])
 def test_else_the_supervisor_decides(state: JobState) -> None:
-    for has_directory in (False, True):
-        assert decide(state, listed=HELD, has_exit=False, has_directory=has_directory) is Verdict.RUNS
-        assert (
-            decide(state, listed=ABOUT_TO_START, has_exit=False, has_directory=has_directory)
-            is Verdict.STARTS
-        )
+    for was_begun in (False, True):
+        assert decide(state, listed=HELD, has_exit=False, was_begun=was_begun) is Verdict.RUNS
+        assert decide(state, listed=ABOUT_TO_START, has_exit=False, was_begun=was_begun) is Verdict.STARTS
 
 
 @pytest.mark.parametrize(
-    ("state", "has_directory", "verdict"),
+    ("state", "was_begun", "verdict"),
     [
         (STARTING, False, Verdict.NEVER_STARTED),
         (STARTING, True, Verdict.LOST),
@@ -66,8 +77,8 @@ def test_else_the_supervisor_decides(state: JobState) -> None:
         (STOPPING, True, Verdict.LOST),
     ],
 )
-def test_else_what_was_begun_is_lost(state: JobState, has_directory: bool, verdict: Verdict) -> None:
-    assert decide(state, listed=None, has_exit=False, has_directory=has_directory) is verdict
+def test_else_what_was_begun_is_lost(state: JobState, was_begun: bool, verdict: Verdict) -> None:
+    assert decide(state, listed=None, has_exit=False, was_begun=was_begun) is verdict
 
 
 def record(state: JobState = STARTING) -> JobRecord:
