@@ -26,7 +26,7 @@ from jobworker.supervisor.messages import (
     WelcomeReply,
 )
 from jobworker.supervisor.protocol import PROTOCOL, FrameError, FrameReader, pack
-from jobworker.supervisorprocess import Child, start_supervisor
+from jobworker.supervisorprocess import READY_SECONDS, AnotherRunsError, Child, start_supervisor
 
 SOCKET_NAME = "supervisor.sock"
 HELLO_SECONDS = 10.0
@@ -181,12 +181,26 @@ class SupervisorLink:
             if self._child is not None:
                 self._child.forget()
             self._child = await start_supervisor(self._state, cgroup_root=self._cgroup_root)
+        except AnotherRunsError as error:
+            return await self._await_other(error)
         except Unavailable as error:
             failure = error
         try:
             return await self._open_socket()
         except OSError as error:
             raise failure or Unavailable(f"cannot connect to the supervisor: {error}") from error
+
+    async def _await_other(self, running: AnotherRunsError) -> _Connection:
+        """Connects to a supervisor that is on its way up: the socket may be there before anybody listens at it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                pause = FIRST_RETRY_SECONDS
+                while True:
+                    with contextlib.suppress(OSError):
+                        return await self._open_socket()
+                    await asyncio.sleep(pause)
+                    pause *= 2
+        raise running
 
     async def _open_socket(self) -> _Connection:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

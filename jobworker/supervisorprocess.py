@@ -14,12 +14,17 @@ import sys
 from pathlib import Path
 
 from jobworker.errors import Unavailable
+from jobworker.supervisor.options import ALREADY_RUNS
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 LOG_NAME = "supervisor.log"
 READY = b"ready\n"
 READY_SECONDS = 30.0
 _NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)  # what jobs get; the server raises its own later
+
+
+class AnotherRunsError(Unavailable):
+    """Somebody was faster; what was started then may not listen yet."""
 
 
 class Child:
@@ -54,7 +59,11 @@ async def start_supervisor(state: Path, *, cgroup_root: str | None) -> Child:
         finally:
             os.close(log_fd)
             os.close(ready_end)
-        said = await asyncio.wait_for(_read_line(ready), READY_SECONDS)
+        try:
+            said = await asyncio.wait_for(_read_line(ready), READY_SECONDS)
+        except asyncio.CancelledError:  # we go first
+            child.forget()
+            raise
     except OSError as error:
         raise Unavailable(f"cannot start the supervisor: {error}", hint=f"see '{log}'") from error
     finally:
@@ -62,7 +71,8 @@ async def start_supervisor(state: Path, *, cgroup_root: str | None) -> Child:
     if said != READY:
         # it ends by itself, and is reaped then
         words = said.decode("utf-8", "replace").strip() or "it ended without a word"
-        raise Unavailable(f"the supervisor cannot start: {words}", hint=f"see '{log}'")
+        kind = AnotherRunsError if ALREADY_RUNS in words else Unavailable
+        raise kind(f"the supervisor cannot start: {words}", hint=f"see '{log}'")
     return child
 
 

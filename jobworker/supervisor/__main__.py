@@ -16,7 +16,7 @@ import sys
 from jobworker import syscalls
 from jobworker.supervisor import keeper
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.options import LOCK_NAME, Options, StartupError, tell
+from jobworker.supervisor.options import ALREADY_RUNS, LOCK_NAME, Options, StartupError, tell
 
 IGNORED = [syscalls.SIGPIPE, syscalls.SIGXFSZ]  # by the interpreter, from its start
 
@@ -101,7 +101,7 @@ def _lock(state: str) -> int:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(lock_fd, 32).decode("ascii", "replace").strip()
-        raise StartupError(f"supervisor {holder} already runs on state directory {state}") from None
+        raise StartupError(f"supervisor {holder} {ALREADY_RUNS} {state}") from None
     return lock_fd
 
 

@@ -21,6 +21,7 @@ USAGE = (
     " [--ready-fd N] [--notify-fd N]"
 )
 LOCK_NAME = "supervisor.lock"  # locked by the keeper; holds the supervisor's pid
+ALREADY_RUNS = "already runs on state directory"  # what a second one says; the first may be on its way up
 _DEFAULTS = {
     "--state": "",
     "--cgroup-root": "",

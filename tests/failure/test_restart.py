@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -19,8 +20,9 @@ from jobworker.statedir import StateDirectory
 from jobworker.store import Database, JobStore
 from jobworker.supervisor.protocol import FrameReader, pack
 from jobworker.supervisorlink import SOCKET_NAME, SupervisorLink
+from jobworker.supervisorprocess import start_supervisor
 from tests.harness import Worker, programs
-from tests.harness.domain import ALICE, PATIENCE, Domain, running
+from tests.harness.domain import ALICE, PATIENCE, Domain, running, until_content
 from tests.harness.processes import alive, wait_gone
 
 JOB = "01990000-0000-7000-8000-00000000000{}"
@@ -227,6 +229,20 @@ async def test_a_supervisor_that_cannot_start_says_why(domain: Domain) -> None:
     assert "supervisor.log" in raised.value.hint
     (domain.path / "supervisor.lock").rmdir()
     await domain.open()
+
+
+async def test_a_supervisor_that_is_on_its_way_up_is_awaited(domain: Domain) -> None:
+    await domain.end_supervisor()
+    await domain.close()
+    lock = os.open(domain.path / "supervisor.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as one that a server before us has started
+    opening = asyncio.create_task(domain.open())
+    await until_content(domain.path / "supervisor.log", "already runs")
+    os.close(lock)
+    first = await start_supervisor(domain.path, cgroup_root=None)
+    await opening
+    first.forget()
+    assert (await domain.wait((await domain.start("true")).job_id)).state == JobState.ENDED
 
 
 async def test_a_supervisor_of_another_version_is_refused(tmp_path: Path) -> None:

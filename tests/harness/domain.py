@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -86,6 +87,13 @@ class Domain:
         assert self.link.welcome is not None
         return self.link.welcome["pid"]
 
+    @property
+    def keeper_pid(self) -> int:
+        """The process above it."""
+        keeper = processes.keeper(self.supervisor_pid)
+        assert keeper is not None, "the supervisor has no keeper"
+        return keeper
+
     async def start(
         self, *argv: str, caller: Caller = ALICE, request_id: str = "", **spec: object
     ) -> JobRecord:
@@ -99,14 +107,56 @@ class Domain:
         return await asyncio.wait_for(self.jobs.wait(caller, job_id), PATIENCE)
 
     async def end_supervisor(self) -> None:
-        """Has the supervisor kill all jobs and end; the link is closing from here on."""
-        pid, child = self.supervisor_pid, self.link._child
+        """Has the supervisor kill all jobs and end, with its keeper; the link is closing from here on."""
+        pid, keeper, child = self.supervisor_pid, self.keeper_pid, self.link._child
         self.link._is_closing = True
         if child is not None:
             child.forget()
         processes.end(pid, seconds=PATIENCE)
-        with contextlib.suppress(ChildProcessError):  # of an earlier server's
-            await asyncio.to_thread(os.waitpid, pid, 0)
+        with contextlib.suppress(ChildProcessError):  # killed, and waited for
+            await asyncio.to_thread(os.waitpid, keeper, 0)
+
+    async def kill_supervisor(self) -> None:
+        """SIGKILL of the supervisor alone; its keeper starts another one."""
+        os.kill(self.supervisor_pid, signal.SIGKILL)
+        await self._gone(self.supervisor_pid)
+
+    def kill_keeper(self) -> None:
+        """SIGKILL of the keeper alone; the supervisor takes its place."""
+        os.kill(self.keeper_pid, signal.SIGKILL)
+
+    async def kill_pair(self) -> None:
+        """SIGKILL of keeper and supervisor, while neither can do anything: as at one instant."""
+        pid, keeper, child = self.supervisor_pid, self.keeper_pid, self.link._child
+        if child is not None:
+            child.forget()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            os.kill(keeper, number)
+            os.kill(pid, number)
+        await self._gone(pid)
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # it was a supervisor once, which took its keeper's place
+            await asyncio.to_thread(os.waitpid, keeper, 0)
+
+    def upgrade_supervisor(self) -> None:
+        """SIGHUP: it becomes what is installed, which is the same."""
+        os.kill(self.supervisor_pid, signal.SIGHUP)
+
+    @contextlib.asynccontextmanager
+    async def reconnected(self) -> AsyncIterator[None]:
+        """What happens inside costs the connection; done once the next one has been settled."""
+        connection = self.link._connection
+        assert connection is not None, "it is down already"
+        yield
+        async with asyncio.timeout(PATIENCE):
+            await connection.closed.wait()
+            assert self.link._reconnecting is not None
+            await asyncio.shield(self.link._reconnecting)
+
+    @staticmethod
+    async def _gone(pid: int) -> None:
+        assert await asyncio.to_thread(processes.wait_gone, pid, seconds=PATIENCE)
 
     def remove(self) -> None:
         """Removes everything; fails when a cgroup of a job is left."""
@@ -138,8 +188,12 @@ def reason(record: JobRecord) -> EndReason:
 
 
 async def until_output(domain: Domain, job_id: str, text: str) -> None:
-    """Returns once the job has written the text; each look follows a change of its log."""
-    path = domain.state.job(job_id) / "output.log"
+    """Returns once the job has written the text."""
+    await until_content(domain.state.job(job_id) / "output.log", text)
+
+
+async def until_content(path: Path, text: str) -> None:
+    """Returns once a growing file has the text in it; each look follows a change."""
     process = await asyncio.create_subprocess_exec(
         "tail", "-c", "+1", "-f", str(path), stdout=asyncio.subprocess.PIPE
     )

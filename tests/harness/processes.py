@@ -4,6 +4,7 @@ import hashlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,18 @@ def wait_gone(pid: int, *, seconds: float) -> bool:
         return bool(poll.poll(seconds * 1000))
     finally:
         os.close(fd)
+
+
+def wait_reaped(pid: int, *, seconds: float) -> bool:
+    """True as soon as its parent, who is another, has taken in that the process has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:  # a pidfd tells of it since Linux 6.15 only
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        os.sched_yield()
+    return False
 
 
 def end(pid: int, *, seconds: float) -> bool:
@@ -41,6 +54,16 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def keeper(supervisor: int) -> int | None:
+    """The keeper above a supervisor; None when one of them is gone."""
+    try:
+        pid = int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+        name = Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return pid if name == "jobworker-keep\n" else None
 
 
 def mentioning(text: str) -> dict[int, str]:

@@ -96,6 +96,12 @@ class Worker:
             return None
         return pid if processes.alive(pid) else None
 
+    @property
+    def keeper_pid(self) -> int | None:
+        """Process id of the supervisor's keeper, if both run."""
+        supervisor = self.supervisor_pid
+        return None if supervisor is None else processes.keeper(supervisor)
+
     def kill9(self) -> None:
         """End the server as a crash would; the supervisor and the jobs go on."""
         assert self._server is not None
@@ -116,7 +122,7 @@ class Worker:
 
     def close(self) -> None:
         """End everything, remove everything, and fail if something was left behind."""
-        supervisor = self.supervisor_pid
+        supervisor, keeper = self.supervisor_pid, self.keeper_pid
         trouble = []
         try:
             if (
@@ -125,9 +131,11 @@ class Worker:
                 and not processes.end(self.pid, seconds=PATIENCE)
             ):
                 trouble.append("the server ignored SIGTERM")
-            supervisor = self.supervisor_pid or supervisor
+            supervisor, keeper = self.supervisor_pid or supervisor, self.keeper_pid or keeper
             if supervisor is not None and not processes.end(supervisor, seconds=PATIENCE):
                 trouble.append("the supervisor ignored SIGTERM")
+            if keeper is not None and not processes.wait_gone(keeper, seconds=PATIENCE):
+                trouble.append("the keeper outlives its supervisor")
             trouble += self._leftovers()
         finally:
             if self._server is not None:
