@@ -106,6 +106,29 @@ def test_an_exit_that_nobody_saw_has_its_true_status(supervisor: Supervisor) -> 
     assert exit_record(supervisor, "dies")["signal"] == signal.SIGUSR1
 
 
+def test_an_exit_while_the_next_supervisor_comes_up_is_not_missed(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """Between asking the keeper for everything and serving: it waits there at a gate, in our copy of its code."""
+    for name in ("gate", "end"):
+        os.mkfifo(tmp_path / name)
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        script = 'read line <"$0"; echo last words; exit 5'
+        pid = peer.launch("job", ["sh", "-c", script, str(tmp_path / "end")])["pid"]
+    serve = code / "jobworker/supervisor/serve.py"
+    waits = f"    open({str(tmp_path / 'gate')!r}).read()\n    loop = Loop()\n"
+    serve.write_text(serve.read_text().replace("    loop = Loop()\n", waits, 1))
+    os.kill(supervisor.pid, signal.SIGKILL)
+    with (tmp_path / "gate").open("w"):
+        (tmp_path / "end").write_text("\n")
+        assert processes.wait_reaped(pid, seconds=PATIENCE)
+    with supervisor.connect() as peer:
+        assert peer.jobs() == [] or peer.exited("job")
+    assert exit_record(supervisor, "job")["exit_code"] == 5
+    assert supervisor.output("job") == b"last words\n"
+
+
 def test_deadlines_outlive_the_supervisor(supervisor: Supervisor) -> None:
     stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"]
     begin = time.monotonic()
