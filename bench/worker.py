@@ -43,23 +43,31 @@ class Worker:
 @asynccontextmanager
 async def worker(directory: Path) -> AsyncIterator[Worker]:
     """Starts one on a free port, with the client alice, and ends server and supervisor by their pids."""
+    await prepare(directory)
+    running = await serve(directory)
+    try:
+        supervisor = running.supervisor_pid
+        yield running
+    finally:
+        running.server.terminate()
+        await running.server.wait()
+    if Path(f"/proc/{supervisor}").exists():  # it stays only when jobs do
+        os.kill(supervisor, signal.SIGTERM)
+
+
+async def prepare(directory: Path) -> None:
+    """Certificates, and a state directory in which alice is known."""
     directory.mkdir(mode=0o711, exist_ok=True)
     directory.chmod(0o711)
     await _call("sh", str(ROOT / "ca" / "gen.sh"), str(directory))
-    state = ["--state", str(directory / "state")]
-    await _call(
-        str(SCRIPTS / "jobworker"),
-        "client",
-        "add",
-        "alice",
-        "--cert",
-        str(directory / "alice.pem"),
-        "--role",
-        "operator",
-        *state,
-    )
+    command = [str(SCRIPTS / "jobworker"), "client", "add", "alice", "--cert", str(directory / "alice.pem")]
+    await _call(*command, "--role", "operator", "--state", str(directory / "state"))
+
+
+async def serve(directory: Path, *, address: str = "127.0.0.1:0") -> Worker:
+    """A server on a prepared directory, which says that it serves."""
     server = await asyncio.create_subprocess_exec(
-        str(SCRIPTS / "jobworker"), "serve", *state, "--listen", "127.0.0.1:0",
+        str(SCRIPTS / "jobworker"), "serve", "--state", str(directory / "state"), "--listen", address,
         "--cert", str(directory / "server.pem"), "--client-ca", str(directory / "ca.pem"),
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -67,15 +75,11 @@ async def worker(directory: Path) -> AsyncIterator[Worker]:
         assert server.stdout
         async with asyncio.timeout(30):
             ready = (await server.stdout.readline()).decode()
-        address = ready.split(" serving on ")[1].split(",")[0]
-        running = Worker(address, directory, server)
-        supervisor = running.supervisor_pid
-        yield running
-    finally:
-        server.terminate()
+        return Worker(ready.split(" serving on ")[1].split(",")[0], directory, server)
+    except BaseException:
+        server.kill()
         await server.wait()
-    if Path(f"/proc/{supervisor}").exists():  # it stays only when jobs do
-        os.kill(supervisor, signal.SIGTERM)
+        raise
 
 
 async def _call(*argv: str) -> None:
