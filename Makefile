@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 pytest := $(bin)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-v2 test-slow check generate certs bench lock clean
+.PHONY: help demo test test-v2 test-slow soak check generate certs bench lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,10 @@ test-v2: $(VENV)/ready ## the tests that meet cgroups, on a kernel of their own 
 
 test-slow: $(VENV)/ready ## the tests that take minutes
 	$(pytest) -m slow $(ARGS)
+
+ROUNDS ?= 20
+soak: $(VENV)/ready ## load and kills, ROUNDS rounds of them, and what was survived (200 take some six minutes)
+	$(bin)/python -m tests.soak --rounds $(ROUNDS) $(ARGS)
 
 check: $(VENV)/ready ## style, types, the API's rules, generated code, import rules
 	$(bin)/ruff check
