@@ -12,7 +12,7 @@ import errno
 import os
 import time
 
-from jobworker.supervisor import exitrecord, jobfiles
+from jobworker.supervisor import exitrecord, jobfiles, runstate
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.loop import READ
 from jobworker.supervisor.nurse import PROCESS_NAME
@@ -46,10 +46,10 @@ class Execution:
         self._failure: StartFailure | None = None
         host.loop.watch(status, READ, self._on_status)
 
-    def _on_status(self, _events: int) -> None:
+    def _on_status(self, events: int) -> None:
         """The status pipe has a failure to tell, or was closed: by an exec, or by the child's death."""
         try:
-            report = os.read(self._job.status_fd, 4096)
+            report = self._take_report() if events & READ or self._started_ns is not None else b""
         except BlockingIOError:
             return
         self._host.loop.unwatch(self._job.status_fd)
@@ -61,6 +61,15 @@ class Execution:
             return
         self._job.begin(self._started_ns or time.time_ns())
         self._done(self._job.record, self._job)
+
+    def _take_report(self) -> bytes:
+        """A report is not read and forgotten by who is killed: it goes into the job's file first, where there is space."""
+        try:
+            return runstate.take_report(self._job.name, self._job.status_fd, dir_fd=self._host.jobs_fd)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return os.read(self._job.status_fd, 4096)
 
     def _on_death(self, _events: int) -> None:
         result = None

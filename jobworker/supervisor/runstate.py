@@ -1,8 +1,9 @@
 """The file `running` of a job: what the next supervisor has to know of it, should this one end before the job does.
 
 Decides the file's form: one line of JSON at its beginning, written over the one before by a single write within space
-that is there, so that a kill leaves one or the other. It becomes the job's exit record in the end, by being
-renamed. docs/on-disk.md is the reference; what is made of it is `takeover`'s business.
+that is there, so that a kill leaves one or the other; and, far behind it, what a child reports that could not become its
+program: moved there from its pipe, so that it is always in one of them. The file becomes the job's exit record in the
+end, by being renamed. docs/on-disk.md is the reference; what is made of it is `takeover`'s business.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from jobworker.supervisor.messages import RunState
 
 VERSION = 1
+_REPORT_OFFSET = 65536  # no state is that long
+_REPORT_SIZE = 4096  # one write to a pipe
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -61,3 +64,17 @@ def read(job: str, *, dir_fd: int) -> bytes | None:
         return None
     with open(fd, "rb") as file:
         return file.read()
+
+
+def take_report(job: str, pipe: int, *, dir_fd: int) -> bytes:
+    """What a child has reported, to this supervisor or one before it; b"" when nothing, and it has closed the pipe.
+
+    BlockingIOError when it still may report; another OSError when there is no file, or no space, for it: it is in the
+    pipe then.
+    """
+    fd = os.open(f"{job}/{RUNNING_NAME}", os.O_RDWR | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.splice(pipe, fd, _REPORT_SIZE, offset_dst=_REPORT_OFFSET, flags=os.SPLICE_F_NONBLOCK)
+        return os.pread(fd, _REPORT_SIZE, _REPORT_OFFSET)
+    finally:
+        os.close(fd)

@@ -129,6 +129,27 @@ def test_an_exit_while_the_next_supervisor_comes_up_is_not_missed(
     assert supervisor.output("job") == b"last words\n"
 
 
+def test_a_program_that_is_not_there_stays_so_when_who_was_told_is_killed(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """Between taking the child's report and writing it down: our copy of the code kills itself there, once."""
+    execution, once = code / "jobworker/supervisor/execution.py", str(tmp_path / "once")
+    begin = "def _parse(report: bytes) -> StartFailure:\n"
+    kill = (
+        f"    if not os.path.exists({once!r}):\n        os.mkdir({once!r})\n        os.kill(os.getpid(), 9)\n"
+    )
+    assert begin in execution.read_text()
+    execution.write_text(execution.read_text().replace(begin, begin + kill))
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer, pytest.raises(EOFError):
+        peer.launch("job", ["/no/such/program"])
+    with supervisor.connect() as peer:
+        until_all_have_ended(peer)
+    record = exit_record(supervisor, "job")
+    assert record["start_failure"] == {"stage": "exec", "errno": 2, "detail": "not found"}
+    assert (record["exit_code"], record["signal"]) == (None, None)
+
+
 def test_deadlines_outlive_the_supervisor(supervisor: Supervisor) -> None:
     stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"]
     begin = time.monotonic()
