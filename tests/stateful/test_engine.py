@@ -179,7 +179,7 @@ class LongEngineMachine(EngineMachine):
 
 
 TestEngine = EngineMachine.TestCase
-TestEngine.settings = examples(18)
+TestEngine.settings = examples(10)
 
 TestEngineLong = pytest.mark.slow(LongEngineMachine.TestCase)
 TestEngineLong.settings = examples(300)
