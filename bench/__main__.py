@@ -1,4 +1,4 @@
-"""`python -m bench [latency|rate|throughput ...]`: every question, or those named."""
+"""`python -m bench [latency|rate|throughput|replay|followers|idle ...]`: every question, or those named."""
 
 import asyncio
 import os
@@ -6,10 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import latency, rate, sshd, throughput
+from bench import followers, idle, latency, rate, replay, sshd, throughput
 from bench.peers import peers
 
-QUESTIONS = {"latency": latency.run, "rate": rate.run, "throughput": throughput.run}
+QUESTIONS = {
+    "latency": latency.run,
+    "rate": rate.run,
+    "throughput": throughput.run,
+    "replay": replay.run,
+    "followers": followers.run,
+    "idle": idle.run,
+}
 
 
 async def main(names: list[str]) -> int:
@@ -23,9 +30,9 @@ async def main(names: list[str]) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="jobworker-bench-") as directory:
         Path(directory).chmod(0o711)
-        async with peers(Path(directory)) as (kept, fresh):
+        async with peers(Path(directory)) as all_peers:
             for name in names or QUESTIONS:
-                await QUESTIONS[name](kept, fresh)
+                await QUESTIONS[name](all_peers)
     return 0
 
 

@@ -1,11 +1,10 @@
 """How long until the first byte of a program's output is here, and until its exit is known?"""
 
 import time
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from bench.measure import report, rounds
-from bench.peers import OURS, OURS_FRESH, Peer
+from bench.peers import OURS, OURS_FRESH, Peer, Peers
 
 
 async def first_byte(peer: Peer) -> float:
@@ -27,9 +26,9 @@ async def exit_known(peer: Peer) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
-async def run(kept: Sequence[Peer], fresh: Sequence[Peer]) -> None:
+async def run(peers: Peers) -> None:
     for title, measure in (("First byte of echo hi", first_byte), ("/bin/true until exit known", exit_known)):
-        figures = await rounds(kept, measure, count=200)
+        figures = await rounds(peers.kept, measure, count=200)
         report(title, "ms", figures, against=OURS, more_is_better=False)
-        figures = await rounds(fresh, measure, count=15)
+        figures = await rounds(peers.fresh, measure, count=15)
         report(f"{title}, new process", "ms", figures, against=OURS_FRESH, more_is_better=False)

@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,9 +17,11 @@ import asyncssh
 
 import jobctl
 from bench.sshd import Sshd, sshd
-from bench.worker import SCRIPTS, worker
+from bench.worker import SCRIPTS, Worker, worker
 
 OURS, OURS_FRESH = "jobworker, kept connection", "jobctl run, new process"
+
+Output = AsyncGenerator[bytes, None]
 
 
 class Peer(Protocol):
@@ -26,8 +29,12 @@ class Peer(Protocol):
 
     name: str
 
-    def output(self, argv: list[str]) -> AsyncGenerator[bytes, None]:
+    def output(self, argv: list[str]) -> Output:
         """Runs argv and gives its standard output as it comes; ends once the exit status is known."""
+        ...
+
+    async def forget(self) -> None:
+        """Has the other side remove what the last run left there; only ours records anything."""
         ...
 
 
@@ -39,7 +46,7 @@ class Process:
         self._prefix = prefix
         self._shell = shell
 
-    async def output(self, argv: list[str]) -> AsyncGenerator[bytes, None]:
+    async def output(self, argv: list[str]) -> Output:
         words = [shlex.join(argv)] if self._shell else argv
         process = await asyncio.create_subprocess_exec(
             *self._prefix,
@@ -54,6 +61,9 @@ class Process:
         if status := await process.wait():
             raise RuntimeError(f"{self.name}: exit {status}")
 
+    async def forget(self) -> None:
+        pass
+
 
 class AsyncSsh:
     """asyncssh over one kept connection, to the same OpenSSH server."""
@@ -63,11 +73,14 @@ class AsyncSsh:
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
         self._connection = connection
 
-    async def output(self, argv: list[str]) -> AsyncGenerator[bytes, None]:
+    async def output(self, argv: list[str]) -> Output:
         async with self._connection.create_process(shlex.join(argv), encoding=None) as process:
             while data := await process.stdout.read(1 << 20):
                 yield data
             await process.wait()
+
+    async def forget(self) -> None:
+        pass
 
 
 class Library:
@@ -77,19 +90,46 @@ class Library:
 
     def __init__(self, client: jobctl.Client) -> None:
         self._client = client
+        self._last = ""
 
-    async def output(self, argv: list[str]) -> AsyncGenerator[bytes, None]:
+    async def output(self, argv: list[str]) -> Output:
         async with aclosing(self._client.stream(argv)) as chunks:
             async for chunk in chunks:
                 yield chunk.data
+            self._last = chunks.job_id
+
+    async def forget(self) -> None:
+        await self._client.job(self._last).delete()
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """`kept` keep a connection, `fresh` start a process and a connection for every run; theirs before ours.
+
+    `client` is the connection of ours that is kept.
+    """
+
+    kept: list[Peer]
+    fresh: list[Peer]
+    ssh: Sshd
+    ours: Worker
+    client: jobctl.Client
+
+
+async def data_of(job: jobctl.Job) -> Output:
+    """What a job that runs, or has run, wrote and writes, from its first byte on."""
+    async with job.output() as chunks:
+        async for chunk in chunks:
+            yield chunk.data
 
 
 @asynccontextmanager
-async def peers(directory: Path) -> AsyncIterator[tuple[list[Peer], list[Peer]]]:
-    """Those that keep a connection, and those that start a process and a connection for every run."""
+async def peers(directory: Path) -> AsyncIterator[Peers]:
+    """All of them, connected; gone with the context."""
     async with AsyncExitStack() as stack:
         ssh = await stack.enter_async_context(sshd(directory))
         ours = await stack.enter_async_context(worker(directory / "worker"))
+        client = await stack.enter_async_context(ours.client())
         kept: list[Peer] = [
             Process(
                 "ssh, ControlMaster",
@@ -97,14 +137,14 @@ async def peers(directory: Path) -> AsyncIterator[tuple[list[Peer], list[Peer]]]
                 shell=True,
             ),
             AsyncSsh(await stack.enter_async_context(_asyncssh(ssh))),
-            Library(await stack.enter_async_context(ours.client())),
+            Library(client),
         ]
         os.environ.update(ours.environment)
         fresh: list[Peer] = [
             Process("ssh, new process", ["ssh", "-F", str(ssh.config), "peer"], shell=True),
             Process(OURS_FRESH, [str(SCRIPTS / "jobctl"), "run", "--"], shell=False),
         ]
-        yield kept, fresh
+        yield Peers(kept, fresh, ssh, ours, client)
 
 
 @asynccontextmanager

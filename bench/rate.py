@@ -2,19 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from bench.latency import exit_known
 from bench.measure import report, rounds
-from bench.peers import OURS, OURS_FRESH, Peer
+from bench.peers import OURS, OURS_FRESH, Peer, Peers
 
 
-async def run(kept: Sequence[Peer], fresh: Sequence[Peer]) -> None:
+async def run(peers: Peers) -> None:
     for in_flight in (1, 16):
         title = f"Programs a second, {in_flight} in flight"
-        figures = await rounds(kept, lambda peer: _rate(peer, in_flight, jobs=160), count=7)  # noqa: B023  # awaited here
+        figures = await rounds(peers.kept, lambda peer: _rate(peer, in_flight, jobs=160), count=7)  # noqa: B023  # awaited here
         report(title, "1/s", figures, against=OURS, more_is_better=True)
-        figures = await rounds(fresh, lambda peer: _rate(peer, in_flight, jobs=16), count=3)  # noqa: B023
+        figures = await rounds(peers.fresh, lambda peer: _rate(peer, in_flight, jobs=16), count=3)  # noqa: B023
         report(f"{title}, new process", "1/s", figures, against=OURS_FRESH, more_is_better=True)
 
 

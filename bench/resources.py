@@ -3,11 +3,9 @@
 Asks the supervisor itself, over its socket: what the network adds is for the other questions. No peer is measured.
 """
 
-import json
 import os
 import select
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.measure import RESULTS
+from bench.measure import report
 from jobworker.supervisor.protocol import FrameReader, pack
 
 PATIENCE = 60.0  # seconds
@@ -148,15 +146,6 @@ def memory(link: Link, jobs: int) -> tuple[int, int]:
     return before, link.memory_kib()
 
 
-def tell(title: str, unit: str, figures: Mapping[str, Sequence[float]]) -> None:
-    print(f"\n{title} ({unit}; median, lowest, highest)")
-    for name, values in figures.items():
-        print(f"  {name:28} {statistics.median(values):9.2f} {min(values):9.2f} {max(values):9.2f}")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{title.lower().replace(' ', '-')}.json"
-    path.write_text(json.dumps({"title": title, "unit": unit, "figures": figures}, indent=1))
-
-
 def main() -> None:
     """All of them."""
     with supervisor() as link:
@@ -166,15 +155,15 @@ def main() -> None:
         for _ in range(200):
             for kind, limits in kinds.items():
                 starts[kind].append(start_to_exec(link, limits))
-        tell("Start until exec", "ms", starts)
+        report("Start until exec", "ms", starts)
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _ in range(5):
             for kind, limits in kinds.items():
                 rates[kind].append(starts_per_second(link, limits))
-        tell("Jobs one after the other", "per second", rates)
-        tell("Stop of 50 sessions", "ms", {"until all are gone": [tree_gone(link) for _ in range(20)]})
+        report("Jobs one after the other", "per second", rates)
+        report("Stop of 50 sessions", "ms", {"until all are gone": [tree_gone(link) for _ in range(20)]})
         before, after = memory(link, 10_000)
-        tell("Supervisor memory", "KiB", {"before 10,000 jobs": [before], "after": [after]})
+        report("Supervisor memory", "KiB", {"before 10,000 jobs": [before], "after": [after]})
 
 
 if __name__ == "__main__":

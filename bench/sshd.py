@@ -20,7 +20,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 PidFile none
-MaxSessions 64
+MaxSessions 1000
 MaxStartups 100
 # bash reads ~/.bashrc under sshd at shell level 1; what that costs is not ssh's doing
 SetEnv SHLVL=2
@@ -39,8 +39,9 @@ LogLevel ERROR
 
 @dataclass(frozen=True, slots=True)
 class Sshd:
-    """Where it listens, the client key it accepts, and a client configuration with the host "peer"."""
+    """Its pid, where it listens, the client key it accepts, and a client configuration with the host "peer"."""
 
+    pid: int
     port: int
     key: Path
     config: Path
@@ -68,7 +69,7 @@ async def sshd(directory: Path) -> AsyncIterator[Sshd]:
     )
     try:
         await _listening(port)
-        yield Sshd(port, directory / "user", directory / "ssh_config")
+        yield Sshd(process.pid, port, directory / "user", directory / "ssh_config")
     finally:
         process.terminate()
         await process.wait()

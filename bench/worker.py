@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jobctl
+from bench import processes
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
@@ -26,6 +27,21 @@ class Worker:
     @property
     def supervisor_pid(self) -> int:
         return int((self.directory / "state" / "supervisor.lock").read_text())
+
+    @property
+    def jobs(self) -> Path:
+        """The directory of jobs: what one has written is in ID/output.log."""
+        return self.directory / "state" / "jobs"
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Pid of each process that is ours, by what architecture.md calls it."""
+        supervisor = self.supervisor_pid
+        nurse = next(
+            pid for pid in processes.children(supervisor) if processes.name(pid) == "jobworker-nurse"
+        )
+        keeper = processes.parent(supervisor)
+        return {"server": self.server.pid, "supervisor": supervisor, "keeper": keeper, "nurse": nurse}
 
     def client(self) -> jobctl.Client:
         return jobctl.Client(self.address, ca=self.directory / "ca.pem", cert=self.directory / "alice.pem")
