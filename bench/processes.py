@@ -3,6 +3,7 @@
 Source: proc(5); https://docs.kernel.org/scheduler/sched-stats.html
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,19 +21,16 @@ def name(pid: int) -> str:
 
 def children(pid: int) -> list[int]:
     """Pids of its children."""
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and parent(int(entry)) == pid:
-                found.append(int(entry))
-        except FileNotFoundError:
-            continue  # ended meanwhile
-    return found
+    return [child for child, its_parent in _parents().items() if its_parent == pid]
 
 
 def tree(pid: int) -> list[int]:
     """It and all of its descendants."""
-    return [pid, *(each for child in children(pid) for each in tree(child))]
+    parents = _parents()
+    found = [pid]
+    for each in found:
+        found += [child for child, its_parent in parents.items() if its_parent == each]
+    return found
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -54,3 +52,11 @@ def memory_kib(pids: Iterable[int]) -> int:
 
 def _tasks(pids: Iterable[int]) -> Iterator[Path]:
     return (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            found[int(entry)] = parent(int(entry))
+    return found
