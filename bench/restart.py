@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import jobctl
-from bench.resources import PATIENCE, Link, supervisor, tell
+from bench.measure import report
+from bench.resources import PATIENCE, Link, supervisor
 from bench.worker import Worker, prepare, serve
 from generated.jobworker.v1 import JobSpec
 from jobworker import jobids, records
@@ -226,10 +227,10 @@ def _await_end(pidfd: int) -> None:
 async def main() -> None:
     """All of them."""
     serving, answered = await starts()
-    tell("Server start until it serves", "ms", serving)
-    tell("Server start until first answer", "ms", answered)
-    tell("Pause that a follower sees", "ms", await pauses())
-    tell("Memory of the processes that hold jobs", "MiB", memory())
+    report("Server start until it serves", "ms", serving)
+    report("Server start until first answer", "ms", answered)
+    report("Pause that a follower sees", "ms", await pauses())
+    report("Memory of the processes that hold jobs", "MiB", memory())
 
 
 if __name__ == "__main__":
