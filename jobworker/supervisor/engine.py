@@ -221,7 +221,7 @@ class Engine:
         if requests.flag(request, "tree"):
             job.signal_tree(number)
         else:
-            job.signal_main(number)
+            job.main.signal(number)
         return {"op": "done"}
 
     def _update(self, _connection: Connection, request: Message) -> Message:

@@ -57,7 +57,7 @@ class Execution:
         self._job.status_fd = -1
         self._failure = _parse(report) if report else None
         if report or not self._has_executed():
-            self._host.loop.watch(self._job.pidfd, READ, self._on_death)
+            self._host.loop.watch(self._job.main.pidfd, READ, self._on_death)
             return
         self._job.begin(self._started_ns or time.time_ns())
         self._done(self._job.record, self._job)
@@ -76,7 +76,7 @@ class Execution:
         with contextlib.suppress(
             ChildProcessError
         ):  # a child of an earlier supervisor, and its report is here
-            result = os.waitid(os.P_PIDFD, self._job.pidfd, os.WEXITED | os.WNOHANG)
+            result = os.waitid(os.P_PIDFD, self._job.main.pidfd, os.WEXITED | os.WNOHANG)
             if result is None:
                 return
         give_up(

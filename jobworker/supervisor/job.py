@@ -2,9 +2,8 @@
 
 Decides how a job ends. The kernel tells three things in any order: the main process is gone (pidfd), the tree is
 empty (cgroup.events), the pipes hold no more. The exit is the main process's; what is left of the tree is killed
-then, or awaited when the job asked for that; the record is written last, and only then is the main process reaped: up
-to that moment a supervisor that takes over can still learn how it ended. How a job is brought about is `launch`'s
-business, who hears of it the host's.
+then, or awaited when the job asked for that; the record is written last. How the exit
+is learned is `mainprocess`'s business, how a job is brought about `launch`'s, who hears of it the host's.
 """
 
 from __future__ import annotations
@@ -14,21 +13,20 @@ import os
 import signal
 import time
 
-from jobworker import syscalls
 from jobworker.supervisor import cgroup, exitrecord, runstate
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.limits import Limited
-from jobworker.supervisor.loop import READ, URGENT
+from jobworker.supervisor.loop import URGENT
+from jobworker.supervisor.mainprocess import MainProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from resource import struct_rusage
     from typing import Protocol
 
     from jobworker.supervisor.capture import Capture
     from jobworker.supervisor.cgroup import Leaf
     from jobworker.supervisor.cgroup_none import Group
-    from jobworker.supervisor.custody import Custody, Exit
+    from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.disk import Disk
     from jobworker.supervisor.loop import Loop, Timer
     from jobworker.supervisor.messages import RunState, Usage
@@ -62,14 +60,12 @@ class Job:
         "_grace",
         "_host",
         "_is_draining",
-        "_is_main_gone",
         "_kill_timer",
-        "_pidfd",
-        "_rusage",
         "_timeout",
         "capture",
         "leaf",
         "limited",
+        "main",
         "name",
         "pid",
         "record",
@@ -92,20 +88,20 @@ class Job:
         self.wait_for_tree = state["wait_for_tree"]
         self.limited = Limited(state["limits"], state["unenforced"])
         self.status_fd = -1  # while it is not known whether its program was executed
-        self._pidfd = pidfd
+        self.main = MainProcess(
+            host.loop,
+            host.custody,
+            self.pid,
+            pidfd=pidfd,
+            reaps=leaf.counts_by_reaping,
+            when_ended=self._on_main_ended,
+        )
         self._begun_ns = 0
         self._events_fd = -1
-        self._is_main_gone = False
         self._is_draining = False
-        self._rusage: struct_rusage | Exit | None = None
         self._grace: Timer | None = None
         self._timeout: Timer | None = None
         self._kill_timer: Timer | None = None
-
-    @property
-    def pidfd(self) -> int:
-        """The main process; -1 after its end."""
-        return -1 if self._is_main_gone else self._pidfd
 
     @property
     def paused(self) -> bool:
@@ -116,11 +112,11 @@ class Job:
     def is_stopping(self) -> bool:
         """Whether the job is on its way to its end."""
         record = self.record
-        return record["stop_requested"] or record["timed_out"] or self._is_main_gone
+        return record["stop_requested"] or record["timed_out"] or self.main.is_gone
 
     def descriptors(self) -> list[int]:
         """What a keeper keeps: pidfd, stdout, stderr, status pipe; -1 for what is closed."""
-        return [self._pidfd, *self.capture.pipes(), self.status_fd]
+        return [self.main.pidfd, *self.capture.pipes(), self.status_fd]
 
     def save(self) -> None:
         """Writes down what a successor has to know; OSError when it cannot be written."""
@@ -136,10 +132,11 @@ class Job:
             self._timeout = loop.call_at(state["timeout_at_ns"], self._on_timeout)
         if state["grace_at_ns"] is not None:
             self._grace = loop.call_at(state["grace_at_ns"], self._on_grace)
-        if self._pidfd < 0 or self.record["main_exited_ns"] is not None:
-            loop.defer(self._on_vanished)  # not before whoever takes the job over knows it
-        else:
-            loop.watch(self._pidfd, READ, self._on_exit)
+        if self.record["main_exited_ns"] is None:
+            self.main.attend()
+        else:  # under an earlier supervisor
+            self.main.is_gone = True
+            loop.defer(self._empty_tree)
 
     def stop(self, number: int, *, grace_ms: int) -> None:
         """Signals the whole tree and kills it `grace_ms` later; again: only the deadline may move, forward in time.
@@ -174,22 +171,16 @@ class Job:
 
     def usage(self) -> Usage:
         """What the job has taken until now."""
-        usage = self.leaf.usage(self._rusage, ended=self._is_draining)
+        usage = self.leaf.usage(self.main.rusage, ended=self._is_draining)
         usage["wall_usec"] = (time.monotonic_ns() - self._begun_ns) // 1000 if self._begun_ns else None
         return usage
-
-    def signal_main(self, number: int) -> None:
-        """Signals the main process; ProcessLookupError when it is gone."""
-        if self.pidfd < 0:
-            raise ProcessLookupError
-        signal.pidfd_send_signal(self._pidfd, number)
 
     def signal_tree(self, number: int) -> None:
         """Signals every process of the job, the child on its way into its cgroup included."""
         self.leaf.signal(number)
         if self.record["started_ns"] is None and self.pid not in self.leaf.processes():
             with contextlib.suppress(ProcessLookupError):
-                self.signal_main(number)
+                self.main.signal(number)
 
     def release(self) -> None:
         """Closes and removes everything of the job but its files; its processes are gone, and reaped now if they are ours."""
@@ -197,10 +188,7 @@ class Job:
             if timer is not None:
                 timer.cancel()
         self._grace = self._timeout = self._kill_timer = None
-        if self._pidfd >= 0:
-            with contextlib.suppress(OSError):  # not ours, or long gone
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-        self._close_pidfd()
+        self.main.release()
         self._close_events()
         self.capture.close()
         try:
@@ -215,7 +203,7 @@ class Job:
             return False
         if self.wait_for_tree:
             return True
-        return not self._is_main_gone and not syscalls.is_readable(self._pidfd)
+        return not self.main.has_ended()
 
     def _set_grace(self, grace_ms: int) -> None:
         when_ns = time.monotonic_ns() + grace_ms * MS
@@ -245,66 +233,16 @@ class Job:
         if self._kill_timer is None:
             self._kill_timer = self._host.loop.call_after(_UNKILLABLE_NS, self._on_unkillable)
 
-    def _on_exit(self, _events: int) -> None:
-        try:
-            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            self._ask_keeper()
-            return
-        if result is None:
-            return
-        if self.leaf.counts_by_reaping:
-            _, status, self._rusage = os.wait4(self.pid, 0)
-        else:
-            status = _wait_status(result)
-        self._on_status(status)
-
-    def _ask_keeper(self) -> None:
-        """An earlier supervisor was its parent, and now the keeper is, or whoever adopts orphans on this host."""
-        self._host.loop.unwatch(self._pidfd)
-        if not self._host.custody.expect(self.pid, self._on_keeper_knows):
-            self._ask_kernel()
-
-    def _on_keeper_knows(self, ended: Exit | None) -> None:
-        if ended is None:
-            self._ask_kernel()
-        elif not self._is_main_gone:
-            self._rusage = ended
-            self._on_status(ended.status)
-
-    def _ask_kernel(self) -> None:
-        """It has exited; its status is there once its parent has taken it, if this kernel tells it to others at all."""
-        try:
-            status = syscalls.pidfd_exit_status(self._pidfd)
-        except OSError:
-            self._on_vanished()
-            return
-        if status is None:
-            self._host.loop.watch(self._pidfd, 0, self._on_reaped)  # a hang-up is always reported
-        else:
-            self._on_status(status)
-
-    def _on_reaped(self, _events: int) -> None:
-        self._host.loop.unwatch(self._pidfd)
-        self._ask_kernel()
-
-    def _on_status(self, status: int) -> None:
-        """The main process has ended, and how is known."""
+    def _on_main_ended(self, status: int | None) -> None:
+        """The main process has ended, be it known how or not."""
         record = self.record
-        if os.WIFSIGNALED(status):
+        if status is not None and os.WIFSIGNALED(status):
             record["signal"] = os.WTERMSIG(status)
             record["core_dumped"] = os.WCOREDUMP(status)
-        else:
+        elif status is not None:
             record["exit_code"] = os.WEXITSTATUS(status)
-        self._on_vanished()
-
-    def _on_vanished(self) -> None:
-        """The main process has ended, be it known how or not."""
-        self._is_main_gone = True
-        if self._pidfd >= 0:
-            self._host.loop.unwatch(self._pidfd)
-        if self.record["main_exited_ns"] is None:
-            self.record["main_exited_ns"] = time.time_ns()
+        if record["main_exited_ns"] is None:
+            record["main_exited_ns"] = time.time_ns()
         self._empty_tree()
 
     def _empty_tree(self) -> None:
@@ -337,7 +275,7 @@ class Job:
         survivors = self.leaf.processes()
         note(f"job {self.name}: {len(survivors)} processes outlive their kill: {survivors[:10]}")
         self.record["survivors"] = len(survivors)
-        self._is_main_gone = True
+        self.main.give_up()
         self._drain()
 
     def _drain(self) -> None:
@@ -375,21 +313,8 @@ class Job:
         except OSError as error:
             note(f"job {self.name}: its state cannot be written: {error.strerror}")
 
-    def _close_pidfd(self) -> None:
-        if self._pidfd >= 0:
-            self._host.loop.unwatch(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-
     def _close_events(self) -> None:
         if self._events_fd >= 0:
             self._host.loop.unwatch(self._events_fd)
             os.close(self._events_fd)
             self._events_fd = -1
-
-
-def _wait_status(result: os.waitid_result) -> int:
-    """What wait(2) would have told; nobody has waited yet."""
-    if result.si_code == os.CLD_EXITED:
-        return result.si_status << 8
-    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)

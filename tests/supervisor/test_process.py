@@ -40,6 +40,7 @@ OURS = {
     "jobworker.supervisor.limitrequests",
     "jobworker.supervisor.limits",
     "jobworker.supervisor.loop",
+    "jobworker.supervisor.mainprocess",
     "jobworker.supervisor.nurse",
     "jobworker.supervisor.nursery",
     "jobworker.supervisor.options",
