@@ -16,12 +16,12 @@ from jobworker.supervisor.control import Connection
 from jobworker.supervisor.disk import Disk
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.protocol import PROTOCOL, BadRequestError, frame
-from jobworker.supervisor.rehearsal import Rehearsal
+from jobworker.supervisor.succession import Succession
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.job import Job
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from jobworker.supervisor.messages import Cgroups, ErrorKind, ExitRecord, Unenforced
 
     Message = Mapping[str, object]
-
-END, UPGRADE, KEEP = "end", "upgrade", "keep"
 
 # automatic collection is off; cycles of exceptions and frames still pile up slowly
 _JOBS_PER_COLLECTION = 1000
@@ -58,13 +56,12 @@ class Engine:
         self.proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.custody = custody
-        self.future = END  # what becomes of this process when the loop has ended
-        self.listener_fd = -1  # then, unless that is its end
         self.disk = Disk(loop, self._tell_storage)
         self._boot_id = boot_id
         self.launcher: Launcher
         self._started_ns = started_ns
         self._jobs: dict[str, Job] = {}
+        self.succession = Succession(loop, custody, self._jobs.values)
         self._connections: set[Connection] = set()
         self.is_managed = False  # by a service manager, whose it is to end us
         self._is_shutting_down = False
@@ -98,39 +95,12 @@ class Engine:
             self._broadcast_end(exitrecord.pack(record))
             self._stop_when_idle()
 
-    def prepare_upgrade(self, then: Callable[[str], None] = note) -> None:
-        """Finds out whether the installed version can take over, and lets it; `then` is told "" or why not."""
-        if not self.custody.is_there:
-            then("the keeper has just ended; try again in a moment")
-            return
-        Rehearsal(self.loop, lambda refusal: self._make_way(refusal, then, future=UPGRADE))
-
-    def prepare_to_keep(self) -> None:
-        """There is no keeper any more: this process, the parent of all jobs, becomes one, if it can."""
-        if not self._is_shutting_down:
-            Rehearsal(self.loop, lambda refusal: self._make_way(refusal, note, future=KEEP))
-
-    def descriptors(self) -> list[tuple[int, int, list[int]]]:
-        """Number, pid and descriptors of every job, for a keeper."""
-        return [(job.state["number"], job.pid, job.descriptors()) for job in self._jobs.values()]
-
-    def _make_way(self, refusal: str, then: Callable[[str], None], *, future: str) -> None:
-        for job in self._jobs.values() if not refusal else ():
-            try:
-                job.save()
-            except OSError as error:
-                refusal = f"the state of job {job.name} cannot be written: {error.strerror}"
-        then(refusal)
-        if not refusal:
-            self.custody.flush()
-            self.future = future
-            self.loop.stop()
-
     def shut_down(self) -> None:
         """Kills all jobs, and ends the loop when each has its exit record."""
         if self._is_shutting_down:
             return
         self._is_shutting_down = True
+        self.succession.close()
         note(f"shutting down, {len(self._jobs)} jobs are killed")
         for job in list(self._jobs.values()):
             self.loop.defer(partial(job.stop, signal.SIGKILL, grace_ms=0))
@@ -274,7 +244,7 @@ class Engine:
             reply = _error("busy", detail=refusal) if refusal else {"op": "done"}
             connection.send({**reply, "seq": seq})
 
-        self.prepare_upgrade(answer)
+        self.succession.upgrade(answer)
 
     def _find(self, request: Message) -> Job:
         name = requests.job_id(request)

@@ -14,13 +14,12 @@ import time
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, takeover
 from jobworker.supervisor.control import Listener, listen
-from jobworker.supervisor.engine import END, KEEP, UPGRADE, Engine
+from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.keeper import LISTENER
 from jobworker.supervisor.launch import Launcher
 from jobworker.supervisor.loop import READ, Loop
-
-__all__ = ["KEEP", "UPGRADE", "run"]
+from jobworker.supervisor.succession import END, Succession
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 def run(
     nursery: Nursery, *, state_fd: int, jobs_fd: int, is_managed: bool, when_ready: Callable[[], None]
-) -> Engine:
-    """Serves the state directory; calls back once it does. The engine, which knows what becomes of us in the end.
+) -> Succession:
+    """Serves the state directory; calls back once it does. What becomes of us in the end.
 
     `is_managed`: it ends when its service manager says so.
     """
@@ -47,7 +46,7 @@ def run(
     kept = custody.claim(LISTENER)
     sock = socket.socket(fileno=kept.fds[0]) if kept else listen(state_fd)
     custody.drop_rest()
-    custody.attend(loop, when_lost=engine.prepare_to_keep)
+    custody.attend(loop, when_lost=engine.succession.keep)
     listener = Listener(loop, sock, state_fd=state_fd, admit=engine.admit)
     tree = nursery.tree
     note(f"ready, cgroups {tree.path if tree else 'none'}, {engine.count()} jobs taken over")
@@ -58,11 +57,11 @@ def run(
     custody.ready(sock.fileno())
     when_ready()
     loop.run()
-    if engine.future == END:
+    if engine.succession.future == END:
         listener.close()
     else:
-        engine.listener_fd = sock.detach()
-    return engine
+        engine.succession.listener_fd = sock.detach()
+    return engine.succession
 
 
 def _take_over(engine: Engine, nursery: Nursery, *, jobs_fd: int, boot_id: str) -> None:
@@ -86,7 +85,7 @@ def _watch_signals(loop: Loop, engine: Engine) -> None:
         if number == syscalls.SIGTERM:
             engine.shut_down()
         elif number == syscalls.SIGHUP:
-            engine.prepare_upgrade()
+            engine.succession.upgrade()
 
     loop.watch(fd, READ, on_signal)
 

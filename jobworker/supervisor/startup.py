@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from jobworker.supervisor.engine import Engine
+    from jobworker.supervisor.succession import Succession
 
 try:  # hashlib would load OpenSSL, and with its memory raise the cost of every clone
     from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
@@ -53,40 +53,41 @@ def run(options: Options, *, ignored: list[int]) -> int:
     last = max([*custody.kept, *(tree.numbers() if tree else ())], default=0)
     nursery = Nursery(tree, origin, jobs_fd=jobs_fd, custody=custody, last=last)
     # imported last: what was loaded before the nurse was cloned is copied for every job
-    from jobworker.supervisor import serve  # noqa: PLC0415
+    from jobworker.supervisor import serve, succession  # noqa: PLC0415
 
-    future = "end"
+    future = ""
     try:
-        engine = serve.run(
+        outcome = serve.run(
             nursery,
             state_fd=state_fd,
             jobs_fd=jobs_fd,
             is_managed=options.is_managed,
             when_ready=lambda: tell(options.ready_fd, "ready\n"),
         )
-        future = engine.future
+        future = outcome.future
     finally:
         nursery.close()
-        if tree is not None and future == "end":
+        if tree is not None and future not in (succession.UPGRADE, succession.KEEP):
             tree.remove()
-    if future == serve.UPGRADE:
+    if future == succession.UPGRADE:
         note("upgrading in place")
         become(options.command(keeper_fd=options.keeper_fd), fds=(options.keeper_fd, options.lock_fd))
-    if future == serve.KEEP:
-        _become_keeper(options, engine)
+    if future == succession.KEEP:
+        _become_keeper(options, outcome)
     note("ended")
     return 0
 
 
-def _become_keeper(options: Options, engine: Engine) -> NoReturn:
+def _become_keeper(options: Options, outcome: Succession) -> NoReturn:
     """The children stay ours, and their exits are for us to tell; another supervisor does the rest."""
     note("becoming the keeper")
     kept_fd = os.memfd_create("kept", os.MFD_CLOEXEC)
     nothing, writer = os.pipe()
     os.close(writer)  # a pipe at its end stands for one that is closed
-    fds = [kept_fd, options.lock_fd, engine.listener_fd]
-    os.write(kept_fd, TABLE.pack(LISTENER, 0, engine.listener_fd, -1, -1, -1))
-    for number, pid, theirs in engine.descriptors():
+    listener_fd = outcome.listener_fd
+    fds = [kept_fd, options.lock_fd, listener_fd]
+    os.write(kept_fd, TABLE.pack(LISTENER, 0, listener_fd, -1, -1, -1))
+    for number, pid, theirs in outcome.descriptors():
         mine = [fd if fd >= 0 else os.dup(nothing) for fd in theirs]
         os.write(kept_fd, TABLE.pack(number, pid, *mine))
         fds += mine

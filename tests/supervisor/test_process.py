@@ -52,6 +52,7 @@ OURS = {
     "jobworker.supervisor.runstate",
     "jobworker.supervisor.serve",
     "jobworker.supervisor.startup",
+    "jobworker.supervisor.succession",
     "jobworker.supervisor.takeover",
     "jobworker.syscalls",
 }
