@@ -108,6 +108,12 @@ def test_the_units_start_in_order_limit_jobs_in_their_own_part_and_end(manager: 
         assert manager.control("restart", SERVER) == ""
         assert manager.control("is-active", SUPERVISOR, SERVER).split() == ["active", "active"]
         assert [job["job"] for job in peer.jobs()] == ["held"]
+        assert manager.control("reload", SUPERVISOR) == ""
+        with pytest.raises(EOFError):
+            peer.receive(lambda _: False)
+    with Peer(manager.state) as peer:
+        assert [job["job"] for job in peer.jobs()] == ["held"]
+        assert manager.control("is-active", SUPERVISOR, SERVER).split() == ["active", "active"]
         assert manager.control("stop", SUPERVISOR) == ""
         assert peer.exited("held")["stop_requested"]
     assert processes.leaves_of(manager.state) == []
