@@ -12,7 +12,7 @@ from generated.jobworker.v1 import JobRecord, Keep, OutputCap, OutputInfo
 from jobworker.limits import Asked
 from jobworker.records import given, make
 from jobworker.runas import Identity, environment
-from jobworker.supervisor import messages
+from jobworker.supervisor import jobfacts
 
 LONGEST_MS = 2**53 - 1  # what a JSON number holds exactly; 285,000 years
 NEWEST = Keep(Keep.NEWEST)
@@ -60,6 +60,6 @@ def milliseconds(span: timedelta) -> int:
     return min(-(-span // _MILLISECOND), LONGEST_MS)
 
 
-def _output(output: OutputInfo | None) -> messages.OutputCap | None:
+def _output(output: OutputInfo | None) -> jobfacts.OutputCap | None:
     cap = None if output is None else output.cap
     return None if cap is None else {"max_bytes": cap.max_bytes, "keep": KEEPS[cap.keep]}

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from generated.jobworker.v1 import EndReason, JobState
 
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import ExitRecord
+    from jobworker.supervisor.jobfacts import ExitRecord
 
 STARTING = JobState(JobState.STARTING)
 RUNNING = JobState(JobState.RUNNING)

@@ -19,7 +19,7 @@ from jobworker.blockdevice import NoDiskError, Place
 from jobworker.errors import InvalidArgument, PermissionDenied
 from jobworker.policy import Caller, may_favour
 from jobworker.records import given, make
-from jobworker.supervisor import messages
+from jobworker.supervisor import jobfacts
 from jobworker.supervisor.processlimits import RLIMITS
 
 # one of its own: a path on a dead network file system holds up those who ask for paths, and nobody else
@@ -30,8 +30,8 @@ _LOOKUPS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="paths")
 class Asked:
     """Limits as the supervisor is told of them, and those of which is known already that they cannot be had."""
 
-    limits: messages.Limits = field(default_factory=messages.Limits)
-    unenforced: list[messages.Unenforced] = field(default_factory=list)
+    limits: jobfacts.Limits = field(default_factory=jobfacts.Limits)
+    unenforced: list[jobfacts.Unenforced] = field(default_factory=list)
 
 
 NOTHING = Asked()
@@ -69,7 +69,7 @@ async def _ask_io(entry: IoLimit, asked: Asked, field: str) -> None:
     told.append(_io(entry, place))
 
 
-def _io(entry: IoLimit, place: Place) -> messages.IoLimit:
+def _io(entry: IoLimit, place: Place) -> jobfacts.IoLimit:
     return {
         **_values(entry),  # type: ignore[typeddict-item]  # the rates are called alike
         "path": entry.path,
@@ -87,7 +87,7 @@ def _values(message: Limits | IoLimit) -> dict[str, Any]:
     }
 
 
-def in_force(limits: messages.Limits) -> Limits | None:
+def in_force(limits: jobfacts.Limits) -> Limits | None:
     """The limits that the supervisor read back; None when there are none."""
     if not limits:
         return None
@@ -101,7 +101,7 @@ def in_force(limits: messages.Limits) -> Limits | None:
     return make(Limits, **values)
 
 
-def unenforced(entries: Sequence[messages.Unenforced]) -> list[UnenforcedLimit]:
+def unenforced(entries: Sequence[jobfacts.Unenforced]) -> list[UnenforcedLimit]:
     """Limits that are not in force, for a record."""
     return [make(UnenforcedLimit, **entry) for entry in entries]
 

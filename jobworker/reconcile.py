@@ -23,7 +23,8 @@ from jobworker.supervisor import exitrecord
 from jobworker.supervisor.jobfiles import RUNNING_NAME
 
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import ListedJob, Output
+    from jobworker.supervisor.jobfacts import Output
+    from jobworker.supervisor.messages import ListedJob
 
 NEVER_STARTED = "the worker stopped before the program was started"
 

@@ -31,7 +31,7 @@ from generated.jobworker.v1 import (
 from jobwire.codec import decode
 from jobwire.scalars import EPOCH, MICROSECOND
 from jobworker.lifecycle import LOST, START_FAILED, STARTING, STOPPED, Event, advance, end_reason
-from jobworker.supervisor import messages
+from jobworker.supervisor import jobfacts
 
 M = TypeVar("M", bound=betterproto.Message)
 
@@ -118,7 +118,7 @@ def start_failed(record: JobRecord, *, stage: StartStage, errno: int, detail: st
     fields(record).update(state=state, ended_at=moment(unix_nano), termination=termination)
 
 
-def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
+def finished(record: JobRecord, facts: jobfacts.ExitRecord) -> None:
     """The job has ended as its exit record tells."""
     state = advance(fields(record)["state"], Event.FINISHED)
     reason = end_reason(facts)
@@ -146,7 +146,7 @@ def finished(record: JobRecord, facts: messages.ExitRecord) -> None:
     )
 
 
-def lost(record: JobRecord, *, output: messages.Output | None, unix_nano: int) -> None:
+def lost(record: JobRecord, *, output: jobfacts.Output | None, unix_nano: int) -> None:
     """Nobody can tell any more how the job ended; what is known of its output stays."""
     state = advance(fields(record)["state"], Event.LOST_SIGHT)
     fields(record).update(
@@ -158,7 +158,7 @@ def lost(record: JobRecord, *, output: messages.Output | None, unix_nano: int) -
     )
 
 
-def running(record: JobRecord, *, usage: messages.Usage | None, output: messages.Output | None) -> None:
+def running(record: JobRecord, *, usage: jobfacts.Usage | None, output: jobfacts.Output | None) -> None:
     """What a running job has used and written until now."""
     if usage is not None:
         fields(record)["usage"] = _usage(usage)
@@ -166,7 +166,7 @@ def running(record: JobRecord, *, usage: messages.Usage | None, output: messages
         fields(record)["output"] = recorded(record, output)
 
 
-def recorded(record: JobRecord, output: messages.Output) -> OutputInfo:
+def recorded(record: JobRecord, output: jobfacts.Output) -> OutputInfo:
     """What there is of the job's output, with the cap that the record says is in force."""
     blocked = BLOCKS.get(output["blocked"] or "", NOT_BLOCKED)
     size, head, dropped = output["size"], output["head"], output["dropped"]
@@ -181,13 +181,13 @@ def reason_of(record: JobRecord) -> EndReason | None:
     return None if termination is None else termination.reason
 
 
-def _output(facts: messages.ExitRecord) -> messages.Output:
+def _output(facts: jobfacts.ExitRecord) -> jobfacts.Output:
     """Exit records of before there were caps tell the size alone."""
     head, dropped = facts.get("output_head", 0), facts.get("output_dropped", 0)
     return {"size": facts["output_bytes"] + dropped, "head": head, "dropped": dropped, "blocked": None}
 
 
-def _usage(usage: messages.Usage) -> Usage:
+def _usage(usage: jobfacts.Usage) -> Usage:
     values: dict[str, object] = {**usage}
     for name in PRESSURES:
         if (pressure := values.get(name)) is not None:
@@ -195,7 +195,7 @@ def _usage(usage: messages.Usage) -> Usage:
     return make(Usage, **values)
 
 
-def _failure(failure: messages.StartFailure | None) -> StartFailure | None:
+def _failure(failure: jobfacts.StartFailure | None) -> StartFailure | None:
     if failure is None:
         return None
     stage = STAGES.get(failure["stage"], SETUP)

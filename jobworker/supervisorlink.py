@@ -18,13 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
-from jobworker.supervisor.messages import (
-    ExitedEvent,
-    LaunchedEvent,
-    ListedJob,
-    StorageEvent,
-    WelcomeReply,
-)
+from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob, StorageEvent, WelcomeReply
 from jobworker.supervisor.protocol import PROTOCOL, FrameError, FrameReader, pack
 from jobworker.supervisorprocess import READY_SECONDS, AnotherRunsError, Child, start_supervisor
 

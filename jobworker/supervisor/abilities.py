@@ -14,7 +14,7 @@ from jobworker.supervisor.cgroup_none import Group
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Tree
-    from jobworker.supervisor.messages import Limits, Unenforced
+    from jobworker.supervisor.jobfacts import Limits, Unenforced
 
 _LEAF = ".abilities"  # no job's name begins with a dot
 # the limits that need a capability (capabilities(7)) for some values: its number and name

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from jobworker.supervisor.disk import Disk
+    from jobworker.supervisor.jobfacts import Output
     from jobworker.supervisor.loop import Loop, Timer
-    from jobworker.supervisor.messages import Output
 
     Blocked = Literal["disk", "cap"] | None
 

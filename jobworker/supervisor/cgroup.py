@@ -18,7 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from jobworker.supervisor.messages import Cgroups, Usage
+    from jobworker.supervisor.jobfacts import Usage
+    from jobworker.supervisor.messages import Cgroups
 
 OWN_LEAF = "supervisor"  # where it moves when it sits in the cgroup that the tree goes into
 _SIGNAL_PASSES = 64  # over the list of processes, until no new one has appeared

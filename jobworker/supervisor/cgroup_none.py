@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resource import struct_rusage
 
     from jobworker.supervisor.custody import Exit
-    from jobworker.supervisor.messages import Usage
+    from jobworker.supervisor.jobfacts import Usage
 
 
 class Group:

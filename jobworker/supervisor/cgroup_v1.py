@@ -13,7 +13,7 @@ from jobworker.supervisor import cgroupfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import Usage
+    from jobworker.supervisor.jobfacts import Usage
 
 NAMES = {"cpu": "cpu", "memory": "memory", "pids": "pids", "io": "blkio"}  # ours → v1's
 SWAP_ALONE = False  # whether swap is counted by itself, not as a part of memory and swap

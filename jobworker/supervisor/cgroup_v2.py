@@ -13,7 +13,7 @@ from jobworker.supervisor import cgroupfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import Usage
+    from jobworker.supervisor.jobfacts import Usage
 
 SWAP_ALONE = True  # whether swap is counted by itself, not as a part of memory and swap
 _PERIOD_USEC = 100_000

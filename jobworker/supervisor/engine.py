@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.job import Job
+    from jobworker.supervisor.jobfacts import ExitRecord, Unenforced
     from jobworker.supervisor.launch import Launcher
     from jobworker.supervisor.loop import Loop, Timer
-    from jobworker.supervisor.messages import Cgroups, ErrorKind, ExitRecord, Unenforced
+    from jobworker.supervisor.messages import Cgroups, ErrorKind
 
     Message = Mapping[str, object]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobworker.supervisor.job import Host, Job
-    from jobworker.supervisor.messages import ExitRecord, StartFailure
+    from jobworker.supervisor.jobfacts import ExitRecord, StartFailure
 
     Done = Callable[[ExitRecord, Job | None], None]
 

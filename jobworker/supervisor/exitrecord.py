@@ -15,7 +15,7 @@ from jobworker.supervisor.jobfiles import EXIT_NAME, RUNNING_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import ExitRecord
+    from jobworker.supervisor.jobfacts import ExitRecord
 
 VERSION = 1
 

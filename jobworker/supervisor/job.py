@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from jobworker.supervisor.cgroup_none import Group
     from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.disk import Disk
+    from jobworker.supervisor.jobfacts import RunState, Usage
     from jobworker.supervisor.loop import Loop, Timer
-    from jobworker.supervisor.messages import RunState, Usage
 
     class Host(Protocol):
         """Whom a job tells that it has ended."""

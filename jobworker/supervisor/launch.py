@@ -22,8 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.execution import Done
     from jobworker.supervisor.job import Host
+    from jobworker.supervisor.jobfacts import RunState
     from jobworker.supervisor.limits import Limited
-    from jobworker.supervisor.messages import RunState
     from jobworker.supervisor.requests import LaunchSpec
 
 

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jobworker.supervisor.messages import Limits, Unenforced
+    from jobworker.supervisor.jobfacts import Limits, Unenforced
 
 _DEVICE = re.compile(r"\d{1,7}:\d{1,7}")
 _MOST = 2**63 - 1

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jobworker.supervisor.cgroup import Leaf
     from jobworker.supervisor.cgroup_none import Group
-    from jobworker.supervisor.messages import IoLimit, Limits, Unenforced
+    from jobworker.supervisor.jobfacts import IoLimit, Limits, Unenforced
 
 CONTROLLERS = {
     "cpus": "cpu",

@@ -23,7 +23,7 @@ from jobworker.supervisor.keeper import HEAD, KEEP
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Leaf, Tree
-    from jobworker.supervisor.messages import Stage
+    from jobworker.supervisor.jobfacts import Stage
 
 PROCESS_NAME = b"jobworker-nurse"  # 15 bytes: what the nurse is called, and her children until they exec
 MAKE = b"m"

@@ -23,8 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Leaf, Tree
     from jobworker.supervisor.custody import Custody
+    from jobworker.supervisor.jobfacts import Stage, StartFailure
     from jobworker.supervisor.loop import Loop
-    from jobworker.supervisor.messages import Stage, StartFailure
 
 _READ = select.EPOLLIN  # what `loop` calls READ; not imported before the nurse is hired
 RESERVE = 32  # descriptors that are not used for jobs: ending one takes a few

@@ -15,7 +15,7 @@ from jobworker.supervisor.jobfiles import RUNNING_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.messages import RunState
+    from jobworker.supervisor.jobfacts import RunState
 
 VERSION = 1
 _REPORT_OFFSET = 65536  # no state is that long

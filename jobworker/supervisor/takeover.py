@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.execution import Done
     from jobworker.supervisor.job import Host
+    from jobworker.supervisor.jobfacts import RunState
     from jobworker.supervisor.keeper import Kept
-    from jobworker.supervisor.messages import RunState
 
 
 def find(*, jobs_fd: int, boot_id: str) -> list[RunState]:

@@ -8,7 +8,7 @@ import pytest
 from generated.jobworker.v1 import EndReason, JobState
 from jobworker import lifecycle
 from jobworker.lifecycle import ENDED, RUNNING, STARTING, STOPPING, Event, LifecycleError
-from jobworker.supervisor.messages import ExitRecord
+from jobworker.supervisor.jobfacts import ExitRecord
 
 
 def facts(**changes: Any) -> ExitRecord:
