@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import processes
-from tests.supervisor.peer import Peer, Supervisor
+from tests.supervisor.peer import CHECKOUT, Peer, Supervisor
 
 StartSupervisor = Callable[..., Supervisor]
 _numbers = itertools.count(1)
@@ -98,3 +98,18 @@ def peer(supervisor: Supervisor) -> Iterator[Peer]:
 def job() -> str:
     """A job id that was not used before."""
     return f"job-{next(_numbers)}"
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A copy of what is installed, to be changed under a running supervisor."""
+    copy = tmp_path / "code"
+    (copy / "jobworker").mkdir(parents=True)
+    for name in ("__init__.py", "outputindex.py", "syscalls.py"):
+        shutil.copy(CHECKOUT / "jobworker" / name, copy / "jobworker")
+    shutil.copytree(
+        CHECKOUT / "jobworker/supervisor",
+        copy / "jobworker/supervisor",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return copy
