@@ -57,11 +57,14 @@ KILLS: dict[str, Callable[[Worker], Awaitable[bool]]] = {
 def choose(choice: random.Random) -> list[tuple[float, str]]:
     """One or two of them, each with the moment, in seconds from the first start on.
 
-    Never keeper and supervisor one after the other: whether that is as both at once would be left to chance.
+    Never the keeper and then the supervisor, or its upgrade, in which it holds nothing itself for a moment: whether that is
+    as both at once would be left to chance.
     """
     names = choice.choices(list(KILLS), weights=[30, 25, 10, 20, 15])
     if choice.random() < 0.4:
-        second = {"server", "upgrade", "supervisor"} - ({"supervisor"} if names == ["keeper"] else set(names))
+        second = {"server", "upgrade", "supervisor"} - (
+            {"supervisor", "upgrade"} if names == ["keeper"] else set(names)
+        )
         names += [choice.choice(sorted(second))]
     return [(choice.uniform(0, 0.25), name) for name in names]
 
