@@ -89,7 +89,8 @@ class ClientStore:
         return _record(rows[0])
 
     def _rows(self, where: str, *values: object) -> Rows:
-        return cast("Rows", self._database.rows(SELECT + where, values))
+        """Nothing of a client is ever written behind."""
+        return cast("Rows", self._database.committed_rows(SELECT + where, values))
 
     def _uid_for(self, client_id: str, key_sha256: bytes) -> int:
         """The uid that this name has or gets; AlreadyExists when the name or the key is taken."""

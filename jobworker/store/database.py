@@ -124,6 +124,11 @@ class Database:
         elif self._timer is None:
             self._timer = self._loop.call_later(BEHIND_SECONDS, self._flush_in_loop)
 
+    def settle(self, key: Hashable) -> None:
+        """Writes what was to be written later, if something of this key is among it."""
+        if key in self._behind:
+            self.flush()
+
     def forget(self, key: Hashable) -> None:
         """Drops what was to be written later under this key."""
         self._behind.pop(key, None)

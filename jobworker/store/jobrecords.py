@@ -135,8 +135,9 @@ class JobStore:
             self._database.flush()
 
     def get(self, job_id: str) -> bytes | None:
-        """The encoded record."""
-        rows = self._database.rows(SELECT, (job_id,))
+        """The encoded record; Unavailable when its last change cannot be written."""
+        self._database.settle(job_id)
+        rows = self._database.committed_rows(SELECT, (job_id,))
         return cast("bytes", rows[0][0]) if rows else None
 
     def by_request(self, owner: str, request_id: str) -> bytes | None:
@@ -180,8 +181,10 @@ class JobStore:
         self._database.later((job_id, UPDATE_BYTES), lambda: (UPDATE_BYTES, (size, job_id)))
 
     def unmeasured(self) -> list[str]:
-        """The ended jobs of which nobody has written that down."""
-        return [cast("str", row[0]) for row in self._database.rows(SELECT_UNMEASURED)]
+        """The ended jobs of which nobody has written that down; while the disk refuses writes, as far as it is known."""
+        with contextlib.suppress(Unavailable):
+            self._database.flush()
+        return [cast("str", row[0]) for row in self._database.committed_rows(SELECT_UNMEASURED)]
 
     def oldest_ended(self, limit: int) -> list[Ended]:
         """Up to `limit` jobs, in the order in which they ended."""
@@ -189,8 +192,10 @@ class JobStore:
         return [Ended(*row) for row in rows]
 
     def ended_totals(self) -> Totals:
-        """How many jobs have ended, and what they take."""
-        return Totals(*cast("tuple[int, int]", self._database.rows(TOTALS)[0]))
+        """How many jobs have ended, and what they take; while the disk refuses writes, as far as it is known."""
+        with contextlib.suppress(Unavailable):
+            self._database.flush()
+        return Totals(*cast("tuple[int, int]", self._database.committed_rows(TOTALS)[0]))
 
     def delete(self, job_ids: Sequence[str]) -> Totals:
         """Forgets jobs, all or none; what they were. Those that are not there do not count."""

@@ -12,8 +12,8 @@ from generated.jobworker import v1
 from generated.jobworker.v1 import (
     DeleteJobRequest,
     GetJobRequest,
-    GetWorkerRequest,
     JobServiceBase,
+    ListJobsRequest,
     SignalJobRequest,
     StopJobRequest,
 )
@@ -101,7 +101,7 @@ async def test_who_changed_what_is_written_down(
     await alice.wait(job.job_id)
     await alice.stop(job.job_id)
     await alice.jobs.delete_job(DeleteJobRequest(job_id=job.job_id))
-    await alice.worker.get_worker(GetWorkerRequest())  # what was written behind is there by now
+    await alice.jobs.list_jobs(ListJobsRequest())  # what was written behind is there by now
     assert audited(worker, job.job_id) == [
         ("alice", "StartJob", "allowed", "ok"),
         ("bob", "StopJob", "allowed", "not_found"),
@@ -118,6 +118,7 @@ async def test_a_run_is_written_down_when_it_begins(worker: Worker, alice: Clien
     run = await alice.run(*programs.say(out="x"))
     refused = await refusal(collect(alice.running("no-such-program")))
     await refusal(alice.jobs.get_job(GetJobRequest(job_id=job_id)))
+    await alice.jobs.list_jobs(ListJobsRequest())  # what was written behind is there by now
     assert audited(worker, run.started.job_id) == [("alice", "RunJob", "allowed", "ok")]
     assert refused.detail.job_id
     assert ("alice", "RunJob", "allowed", "failed_precondition") in audited(worker, refused.detail.job_id)

@@ -1,5 +1,6 @@
 """Job records: one of each kind of search against a plain Python oracle, and pages that skip and repeat nothing."""
 
+import asyncio
 import random
 import uuid
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from generated.jobworker.v1 import JobRecord, JobSpec
 from jobwire.codec import decode
-from jobworker.errors import AlreadyExists
+from jobworker.errors import AlreadyExists, Unavailable
 from jobworker.lifecycle import ENDED, RUNNING, STARTING, STOPPING
 from jobworker.store import Database, JobStore
 from jobworker.store.jobrecords import SELECT_OLDEST, TOTALS, Position, Search, Totals, _query
@@ -52,6 +53,25 @@ def test_a_record_comes_back_as_it_was(store: JobStore) -> None:
     assert stored is not None
     assert decode(JobRecord, stored) == entry
     assert store.get("no such id") is None
+
+
+async def test_a_full_disk_leaves_what_is_counted_at_the_start_as_it_was(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, loop=asyncio.get_running_loop())
+    store = JobStore(database)
+    entry = add(store, record())
+    pages = database.rows("PRAGMA page_count")[0][0]
+    database.rows(f"PRAGMA max_page_count = {pages}")
+    entry.state, entry.ended_at = ENDED, datetime(2026, 1, 2, tzinfo=UTC)
+    entry.workdir = "/x" * 100_000  # the record does not fit any more
+    store.update(entry)
+    assert store.unmeasured() == []
+    assert store.ended_totals() == Totals(0, 0)
+    with pytest.raises(Unavailable, match="full"):
+        store.get(entry.job_id)
+    database.committed_rows("PRAGMA max_page_count = 100000")
+    assert store.unmeasured() == [entry.job_id]
+    assert store.ended_totals() == Totals(1, 0)
+    database.close()
 
 
 def test_update_replaces_record_and_state(store: JobStore) -> None:
