@@ -53,8 +53,11 @@ class Exit:
 class Custody:
     """What the keeper has for us. `kept` is by number of the child, until it is claimed."""
 
-    def __init__(self, socket: int) -> None:
-        """Fetches everything; `socket` is the one that the keeper gave us."""
+    def __init__(self, socket: int, carried: dict[int, Kept]) -> None:
+        """Fetches everything; `socket` is the one that the keeper gave us.
+
+        `carried` is the same, brought along through an upgrade: the keeper may have died meanwhile.
+        """
         self.socket = socket
         self.kept: dict[int, Kept] = {}
         self._orphans: set[int] = set()  # pids of what was kept when we came: the keeper has adopted them
@@ -66,6 +69,9 @@ class Custody:
         self.is_there = self._send(FETCH)
         while self.is_there and not self._receive():
             pass
+        for number, kept in carried.items():
+            if self.kept.setdefault(number, Kept(0, kept.fds)).fds is not kept.fds:
+                _close(kept.fds)
 
     def attend(self, loop: Loop, *, when_lost: Callable[[], None]) -> None:
         """From now on hears of exits, and calls back at the keeper's own end."""
@@ -105,8 +111,7 @@ class Custody:
     def drop_rest(self) -> None:
         """Lets go of what nobody has claimed: children that never became a job, jobs that have ended."""
         for number, kept in self.kept.items():
-            for fd in kept.fds:
-                os.close(fd)
+            _close(kept.fds)
             if number != LISTENER:
                 self.drop(number)
         self.kept = {}
@@ -162,3 +167,8 @@ class Custody:
             when_exited(None)
         if self._when_lost is not None:
             self._when_lost()
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -62,10 +62,8 @@ class Keeper:
         """With `kept_fd` among the options this was a supervisor, and is the parent of what it has to keep."""
         self._options = options
         self._kept: dict[int, Kept] = {}
-        if options.kept_fd >= 0:
-            for number, pid, *fds in TABLE.iter_unpack(os.pread(options.kept_fd, 1 << 30, 0)):
-                self._kept[number] = Kept(pid if _is_ours(pid) else 0, [fd for fd in fds if fd >= 0])
-            os.close(options.kept_fd)
+        for number, kept in read_table(options.kept_fd).items():
+            self._kept[number] = Kept(kept.pid if _is_ours(kept.pid) else 0, kept.fds)
         self._statuses: dict[int, bytes] = {}  # pid → packed STATUS of children that ended while nobody asked
         self._socket = -1
         self._supervisor = 0
@@ -205,6 +203,15 @@ class Keeper:
             return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just died: soon we are told
             syscalls.send_descriptors(self._socket, HEAD.pack(kind, number, pid) + data, fds or [])
+
+
+def read_table(kept_fd: int) -> dict[int, Kept]:
+    """What a supervisor has handed on through an exec, in the file that this closes; nothing for -1."""
+    if kept_fd < 0:
+        return {}
+    with open(kept_fd, "rb") as file:
+        rows = TABLE.iter_unpack(file.read())
+        return {number: Kept(pid, [fd for fd in fds if fd >= 0]) for number, pid, *fds in rows}
 
 
 def _is_ours(pid: int) -> bool:

@@ -15,7 +15,7 @@ from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, jobfiles
 from jobworker.supervisor.custody import Custody
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.keeper import LISTENER, TABLE
+from jobworker.supervisor.keeper import LISTENER, TABLE, read_table
 from jobworker.supervisor.nurse import Origin
 from jobworker.supervisor.nursery import Nursery
 from jobworker.supervisor.options import LOCK_NAME, Options, StartupError, become, tell
@@ -44,7 +44,7 @@ def run(options: Options, *, ignored: list[int]) -> int:
     state_fd, jobs_fd = _open_state(options.state)
     _write_pid(state_fd)
     tree = cgroup_setup.set_up(_tree_name(options.state), root=options.cgroup_root)
-    custody = Custody(options.keeper_fd)
+    custody = Custody(options.keeper_fd, read_table(options.kept_fd))
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -71,27 +71,29 @@ def run(options: Options, *, ignored: list[int]) -> int:
             tree.remove()
     if future == succession.UPGRADE:
         note("upgrading in place")
-        become(options.command(keeper_fd=options.keeper_fd), fds=(options.keeper_fd, options.lock_fd))
-    if future == succession.KEEP:
-        _become_keeper(options, outcome)
+        _become(options, outcome, keeper_fd=options.keeper_fd)
+    if future == succession.KEEP:  # the children stay ours, and their exits are for us to tell
+        note("becoming the keeper")
+        _become(options, outcome, keeper_fd=-1)
     note("ended")
     return 0
 
 
-def _become_keeper(options: Options, outcome: Succession) -> NoReturn:
-    """The children stay ours, and their exits are for us to tell; another supervisor does the rest."""
-    note("becoming the keeper")
+def _become(options: Options, outcome: Succession, *, keeper_fd: int) -> NoReturn:
+    """Hands everything on through the exec, so that nobody else has to be there meanwhile."""
     kept_fd = os.memfd_create("kept", os.MFD_CLOEXEC)
     nothing, writer = os.pipe()
     os.close(writer)  # a pipe at its end stands for one that is closed
     listener_fd = outcome.listener_fd
-    fds = [kept_fd, options.lock_fd, listener_fd]
-    os.write(kept_fd, TABLE.pack(LISTENER, 0, listener_fd, -1, -1, -1))
+    fds = [kept_fd, keeper_fd, options.lock_fd, listener_fd]
+    table = [TABLE.pack(LISTENER, 0, listener_fd, -1, -1, -1)]
     for number, pid, theirs in outcome.descriptors():
         mine = [fd if fd >= 0 else os.dup(nothing) for fd in theirs]
-        os.write(kept_fd, TABLE.pack(number, pid, *mine))
+        table.append(TABLE.pack(number, pid, *mine))
         fds += mine
-    become(options.command(kept_fd=kept_fd), fds=tuple(fds))
+    os.write(kept_fd, b"".join(table))
+    os.lseek(kept_fd, 0, os.SEEK_SET)
+    become(options.command(keeper_fd=keeper_fd, kept_fd=kept_fd), fds=tuple(fds))
 
 
 def _open_state(path: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The keeper killed, alone or together with its supervisor, and what it keeps."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -52,6 +53,16 @@ def unless_kernel_tells() -> int | None:
     return -1
 
 
+def until_another_serves(supervisor: Supervisor, old: int) -> None:
+    """Returns once connections are not those of a supervisor that is about to become the keeper."""
+    served_by = old
+    while served_by == old:
+        with contextlib.suppress(EOFError, ConnectionResetError), supervisor.connect() as peer:
+            served_by = peer.welcome["pid"]
+            if served_by == old:
+                peer.receive(lambda _: False)
+
+
 def keeper(supervisor: Supervisor) -> int:
     """The parent of the supervisor."""
     return int(Path(f"/proc/{supervisor.pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -98,6 +109,28 @@ def test_a_keeper_that_was_a_supervisor_lets_it_be_upgraded(supervisor: Supervis
         assert peer.upgrade()["op"] == "done"
     with supervisor.connect() as peer:
         assert peer.call({"op": "shutdown", "if_idle": False})["op"] == "done"
+    assert processes.wait_gone(new, seconds=PATIENCE)
+
+
+def test_the_keeper_may_die_over_an_upgrade(supervisor: Supervisor, tmp_path: Path) -> None:
+    with supervisor.connect() as peer:
+        end, digest = writer(peer, "job", tmp_path)
+    for _ in range(3):
+        grow(supervisor, "job")
+        with supervisor.connect() as peer:
+            peer.send({"op": "upgrade"})
+            with pytest.raises(EOFError):
+                peer.receive(lambda _: False)
+            old = supervisor.pid
+            os.kill(keeper(supervisor), signal.SIGKILL)
+        until_another_serves(supervisor, old)
+        grow(supervisor, "job")
+    end.touch()
+    with supervisor.connect() as peer:
+        until_all_have_ended(peer)
+    assert recorded(supervisor, "job") == digest.read_text().strip()
+    new = keeper(supervisor)
+    os.kill(new, signal.SIGTERM)
     assert processes.wait_gone(new, seconds=PATIENCE)
 
 
