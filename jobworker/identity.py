@@ -112,9 +112,8 @@ class Identity:
         key = connection.key_sha256
         record = self._registry.by_key(key)
         known = self._known.get(key)
-        if (
-            known is not None and known[0] is record
-        ):  # the registry gives the same record until something changes
+        # the registry gives the same record until something changes
+        if known is not None and known[0] is record:
             return known[1]
         if record is None:
             raise Unauthenticated(

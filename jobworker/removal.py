@@ -55,9 +55,8 @@ def _lift_directories(fd: int, top: int, names: Iterator[int]) -> None:
             try:
                 os.rename(name, _MOVED.format(next(names)), src_dir_fd=fd, dst_dir_fd=top)
                 break
-            except (
-                PermissionError
-            ):  # moving a directory rewrites its "..", so its owner must be able to write it
+            except PermissionError:
+                # moving a directory rewrites its "..", so its owner must be able to write it
                 with _opened(name, parent=fd):
                     os.rename(name, _MOVED.format(next(names)), src_dir_fd=fd, dst_dir_fd=top)
                 break

@@ -100,9 +100,8 @@ def _spawn(line: list[str], *, ready_fd: int, log_fd: int) -> int:
         pass_fds=(ready_fd,),
         start_new_session=True,
     )
-    process.returncode = (
-        0  # it is not this object that will wait for it, and it is no mistake that it runs on
-    )
+    # it is not this object that will wait for it, and it is no mistake that it runs on
+    process.returncode = 0
     return process.pid
 
 

@@ -73,9 +73,8 @@ class Execution:
 
     def _on_death(self, _events: int) -> None:
         result = None
-        with contextlib.suppress(
-            ChildProcessError
-        ):  # a child of an earlier supervisor, and its report is here
+        # a child of an earlier supervisor is not ours to wait for, and its report is here
+        with contextlib.suppress(ChildProcessError):
             result = os.waitid(os.P_PIDFD, self._job.main.pidfd, os.WEXITED | os.WNOHANG)
             if result is None:
                 return

@@ -29,13 +29,11 @@ SIGNALS = [syscalls.SIGTERM, syscalls.SIGHUP, syscalls.SIGINT, syscalls.SIGCHLD]
 # to a keeper of the version before, so what is here stays.
 KEEP, DROP, FETCH, READY, EXITED, END = b"K", b"D", b"F", b"R", b"X", b"E"
 HEAD = struct.Struct("<cxxxIi")  # kind, number of the child, its pid
-STATUS = struct.Struct(
-    "<iQQQ"
-)  # wait status, user and system time in microseconds, largest resident size in KiB
+# wait status, user and system time in microseconds, largest resident size in KiB
+STATUS = struct.Struct("<iQQQ")
 NUMBER = struct.Struct("<I")
-TABLE = struct.Struct(
-    "<Ii4i"
-)  # number, pid and descriptors of one child: what a supervisor hands on that becomes a keeper
+# number, pid and descriptors of one child: what a supervisor hands on through an exec
+TABLE = struct.Struct("<Ii4i")
 LISTENER = 0  # the number under which the listening socket is kept
 MESSAGE_SIZE = 4096
 DROPPED_AT_ONCE = (MESSAGE_SIZE - HEAD.size) // NUMBER.size
@@ -90,9 +88,8 @@ class Keeper:
             if not self._is_ready:
                 if self._is_asked_to_end:
                     return _CANNOT_START
-                self._poll.poll(
-                    pause * 1000
-                )  # nothing tells when it would start; a signal is reason to try at once
+                # nothing tells when it would start; a signal is reason to try at once
+                self._poll.poll(pause * 1000)
                 pause = min(2 * pause, _LAST_PAUSE)
             self._start(ready_fd=-1)
 
@@ -176,9 +173,8 @@ class Keeper:
             self._give_all()
         elif kind == READY:
             self._is_ready = True
-            tell(
-                self._options.notify_fd, "READY=1\n"
-            )  # sd_notify(3): from us, whom the service manager knows
+            # sd_notify(3): from us, whom the service manager knows
+            tell(self._options.notify_fd, "READY=1\n")
             self._options.notify_fd = -1
         return True
 

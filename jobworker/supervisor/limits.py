@@ -132,9 +132,8 @@ class _Change:
     def undo(self) -> None:
         """Puts back what was changed, the last first, as far as the kernel takes it."""
         for step in reversed(self._undo):
-            with contextlib.suppress(
-                OSError, ValueError, RefusedError
-            ):  # the others need not be lost for one
+            # the others need not be lost for one
+            with contextlib.suppress(OSError, ValueError, RefusedError):
                 step()
 
     def _forget(self, told: dict[str, Any]) -> None:

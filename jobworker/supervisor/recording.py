@@ -30,9 +30,8 @@ from jobworker.outputindex import (
 )
 from jobworker.supervisor.journal import note
 
-_BLOCK = (
-    65536  # bytes; no file system has larger blocks. One that is punched by halves stays: holes begin with it
-)
+# bytes; no file system has larger blocks. One that is punched by halves stays: holes begin with it
+_BLOCK = 65536
 
 
 class Recording:

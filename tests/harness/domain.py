@@ -134,9 +134,8 @@ class Domain:
             os.kill(keeper, number)
             os.kill(pid, number)
         await self._gone(pid)
-        with contextlib.suppress(
-            ChildProcessError
-        ):  # it was a supervisor once, which took its keeper's place
+        # it may have been a supervisor once, which took its keeper's place
+        with contextlib.suppress(ChildProcessError):
             await asyncio.to_thread(os.waitpid, keeper, 0)
 
     def upgrade_supervisor(self) -> None:

@@ -71,9 +71,8 @@ def test_the_records_of_what_was_given_back_are_given_back_too(
     assert not any(data[outputindex.HEADER_SIZE : outputindex.HEADER_SIZE + 24 * (first - 1)])
     assert allocated(log) <= 8 * KIB
     assert first > 1
-    assert (
-        allocated(index) <= 24 * KIB
-    )  # a record for each line of the cap, and blocks that are partly in use
+    # a record for each line of the cap, and blocks that are partly in use
+    assert allocated(index) <= 24 * KIB
 
 
 def test_the_oldest_is_kept_and_the_rest_counted(supervisor: Supervisor, peer: Peer, job: str) -> None:
