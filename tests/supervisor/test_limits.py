@@ -90,7 +90,7 @@ def test_a_memory_limit_kills_and_the_kill_is_counted(peer: Peer, job: str) -> N
 def test_memory_too_little_to_execute_anything_is_a_typed_failure(
     supervisor: Supervisor, peer: Peer, job: str
 ) -> None:
-    failed = peer.launch(job, ["true"], limits={"memory_bytes": 256 * 1024})
+    failed = peer.launch(job, ["true"], limits={"memory_bytes": 64 * 1024})
     assert (failed["op"], failed["stage"]) == ("failed", "limit"), failed
     assert failed["detail"].startswith("memory_bytes: ")
     assert os.listdir(supervisor.job_directory(job)) == ["exit"]
