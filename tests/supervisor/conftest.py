@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import processes
-from tests.supervisor.peer import CHECKOUT, Peer, Supervisor
+from tests.supervisor.peer import CHECKOUT, PATIENCE, Peer, Supervisor
 
 StartSupervisor = Callable[..., Supervisor]
 _numbers = itertools.count(1)
@@ -55,6 +55,12 @@ def finish(supervisor: Supervisor) -> None:
     if supervisor.process.poll() is None:
         assert supervisor.terminate() == 0, supervisor.log
         assert_nothing_left(supervisor)
+        return
+    for pid, command in processes.mentioning(
+        str(supervisor.state)
+    ).items():  # what took its place in a test that failed
+        if "--kept-fd" in command and "--keeper-fd" not in command:
+            processes.end(pid, seconds=PATIENCE)
 
 
 @pytest.fixture(scope="module")
