@@ -49,11 +49,24 @@ class PeerConnection(ssl.SSLObject):
         if certificate is None:  # not reached: the handshake demands one
             raise Unauthenticated("a client certificate is needed")
         try:
-            return key_sha256(x509.load_der_x509_certificate(certificate))
-        except (ValueError, UnsupportedAlgorithm) as error:
+            return key_sha256(parse_certificate(certificate))
+        except ValueError as error:
             raise Unauthenticated(
                 "the certificate's public key is of a kind that is not supported"
             ) from error
+
+
+def parse_certificate(data: bytes) -> x509.Certificate:
+    """The first certificate in PEM or DER, the client's own where others follow; ValueError when there is none to use."""
+    try:
+        if b"-----BEGIN" in data:
+            certificate = x509.load_pem_x509_certificate(data)
+        else:
+            certificate = x509.load_der_x509_certificate(data)
+        certificate.public_key()
+    except UnsupportedAlgorithm as error:
+        raise ValueError("its key is of a kind that is not known here") from error
+    return certificate
 
 
 def key_sha256(certificate: x509.Certificate) -> bytes:

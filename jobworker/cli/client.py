@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cyclopts import Parameter
 
 from generated.jobworker.v1 import ClientRecord, Role
 from jobworker import doorbell, statedir
 from jobworker.cli.place import Config, State, pick
 from jobworker.errors import InvalidArgument
-from jobworker.identity import key_sha256
+from jobworker.identity import key_sha256, parse_certificate
 from jobworker.store import ClientStore, Database
 
 RoleName = Literal["admin", "operator", "viewer"]
@@ -107,21 +106,15 @@ def _read_certificate(path: Path) -> x509.Certificate:
     """The first certificate of the file, which is the client's own where others follow."""
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_CERTIFICATE)
-        if b"-----BEGIN" in data:
-            certificate = x509.load_pem_x509_certificate(data)
-        else:
-            certificate = x509.load_der_x509_certificate(data)
-        certificate.public_key()
+            return parse_certificate(file.read(LARGEST_CERTIFICATE))
     except OSError as error:
         raise InvalidArgument(
             f"cannot read certificate '{path}': {(error.strerror or str(error)).lower()}", field="cert"
         ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except ValueError as error:
         raise InvalidArgument(
             f"no certificate is in '{path}'", field="cert", hint="give an X.509 certificate, PEM or DER"
         ) from error
-    return certificate
 
 
 def _describe(record: ClientRecord) -> dict[str, str | None]:

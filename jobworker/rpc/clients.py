@@ -1,6 +1,6 @@
 """ClientService: the registry of public keys, for admins.
 
-Decides how a certificate is read (DER or PEM) and that a revocation ends the client's open calls. The
+Decides that a revocation ends the client's open calls. The
 registry itself decides about names, keys and uids.
 """
 
@@ -12,7 +12,7 @@ from cryptography import x509
 
 from generated.jobworker import v1
 from jobworker.errors import InvalidArgument
-from jobworker.identity import Identity, key_sha256
+from jobworker.identity import Identity, key_sha256, parse_certificate
 from jobworker.rpc.calls import Call, OpenCalls
 from jobworker.store import ClientStore
 
@@ -50,9 +50,7 @@ class ClientVerbs:
 
 def _certificate(data: bytes) -> x509.Certificate:
     try:
-        if data.lstrip().startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_certificate(data)
-        return x509.load_der_x509_certificate(data)
+        return parse_certificate(data)
     except ValueError as error:
         raise InvalidArgument(
             "certificate cannot be read", field="certificate", hint="send one X.509 certificate, DER or PEM"
