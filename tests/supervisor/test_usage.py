@@ -93,7 +93,8 @@ def test_processor_and_wall_time_are_what_the_program_counts(
     passed = time.monotonic() - before
     counted = float(supervisor.output(job))
     told = (usage["cpu_user_usec"] + usage["cpu_system_usec"]) / 1e6
-    assert told == pytest.approx(counted, abs=0.02 + 0.05 * counted)
+    # the cgroup has also seen the child on its way to the program, which takes a tenth of a second on a slow machine
+    assert 0.95 * counted - 0.02 < told < 1.05 * counted + 0.15
     assert usage["wall_usec"] / 1e6 == pytest.approx(passed, abs=0.05)
     assert usage["wall_usec"] / 1e6 <= passed
 
