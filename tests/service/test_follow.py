@@ -16,6 +16,7 @@ from jobworker.events import MAX_CHUNK
 from jobworker.follow import follow
 from jobworker.jobs import OutputSource
 from jobworker.outputs import Outputs
+from jobworker.reader import Reader
 from jobworker.span import Span
 from tests.harness.outputlog import ENDED, PATIENCE, Log, data_of, parse, read
 
@@ -198,6 +199,23 @@ async def test_a_job_without_files_has_an_end_only(log: Log, outputs: Outputs, t
         await read(log, outputs)
     log.end()
     assert await read(log, outputs) == [End(termination=ENDED.termination)]
+
+
+async def test_who_takes_the_batch_of_another_still_looks_for_what_came_since(
+    log: Log, outputs: Outputs
+) -> None:
+    log.write(b"one\n")
+    source = log.source
+    place = (source.job_id, source.directory)
+    with outputs.open(*place) as output, outputs.open(*place):  # they share only where there are two
+        first, second = (Reader(output, Span(follow=True), begin=0, stop=None) for _ in range(2))
+        assert data_of(parse(await first.read(ended=False))) == b"one\n"
+        assert first.exhausted
+        log.write(b"two\n")
+        assert data_of(parse(await second.read(ended=False))) == b"one\n"
+        assert not second.exhausted
+        assert data_of(parse(await second.read(ended=False))) == b"two\n"
+        assert second.exhausted
 
 
 async def test_many_followers_share_one_pair_of_files_and_one_watch(log: Log, outputs: Outputs) -> None:
