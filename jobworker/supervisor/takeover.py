@@ -20,6 +20,7 @@ from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.execution import Execution
 from jobworker.supervisor.job import Job
 from jobworker.supervisor.journal import note
+from jobworker.supervisor.keeper import DESCRIPTORS
 from jobworker.supervisor.options import StartupError
 
 TYPE_CHECKING = False
@@ -83,9 +84,14 @@ class TakeOver:
     def adopt(self, state: RunState) -> Job | None:
         """The job, cared for from now on; None when it had to be given up: its files are damaged."""
         kept = self._custody.claim(state["number"])
-        if kept is not None and (kept.pid not in (state["pid"], 0) or len(kept.fds) != _KEPT):
+        if kept is not None and (kept.pid not in (state["pid"], 0) or len(kept.fds) != DESCRIPTORS):
             _close(kept.fds)
             kept = None
+        if (
+            kept is None and self._tree is None
+        ):  # nothing tells whose its numbers are by now: nobody may be signalled
+            note(f"job {state['record']['job']}: nobody held it and it has no cgroup, it is given up")
+            return None
         leaf = self._leaf(state)
         try:
             capture = self._capture(state)
@@ -123,9 +129,6 @@ class TakeOver:
         except BaseException:
             _close([log, index])
             raise
-
-
-_KEPT = 4  # descriptors: pidfd, stdout, stderr, status
 
 
 def _find_process(state: RunState, leaf: Leaf | Group) -> int:

@@ -181,6 +181,25 @@ def test_a_job_of_a_pair_that_was_killed_is_found_again_and_its_end_told_as_far_
     assert exit_record(second, "gone")["exit_code"] in (1, 0, None)
 
 
+def test_without_cgroups_a_job_that_nobody_held_is_given_up_and_nobody_is_signalled(
+    start_supervisor: StartSupervisor,
+) -> None:
+    nowhere = ("--cgroup-root", "/no/such/cgroup")
+    first = start_supervisor(*nowhere)
+    with first.connect() as peer:
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
+    first.kill()
+    second = start_supervisor(*nowhere)
+    try:
+        with second.connect() as peer:
+            assert peer.jobs() == []
+            assert peer.run("job-2", ["true"])["exit_code"] == 0
+        assert "job job: nobody held it" in second.log
+        assert processes.alive(pid)  # its number could be another's by now
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_nothing_is_left_open_with_the_keeper_in_the_long_run(supervisor: Supervisor) -> None:
     def held() -> int:
         return len(os.listdir(f"/proc/{supervisor.process.pid}/fd"))
