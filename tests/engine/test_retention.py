@@ -145,12 +145,14 @@ async def test_a_crash_in_the_middle_is_cleaned_up(
             raise OSError(errno.EIO, "the power is gone")
 
         jobs = [await ended(domain)]
-        for place, name in ((domain.jobs._store, "delete"), (leftovers, "remove")):
+        for is_forgotten in (False, True):
             with monkeypatch.context() as patch:
-                patch.setattr(place, name, refuse)
+                patch.setattr(leftovers, "remove", refuse)
+                if not is_forgotten:
+                    patch.setattr(domain.jobs._store, "delete", refuse)
                 jobs.append(await ended(domain))
-                await until(lambda: bool(aside(domain)))
-                await until(lambda: domain.jobs._retention._deleting is None)
+                await until(lambda: bool(aside(domain)) and domain.jobs._retention._deleting is None)
+            assert domain.jobs.counts() == (0, 1 if is_forgotten else 2)
             await domain.crash()
             await domain.open()
             await assert_gone(domain, *jobs[:-1])
