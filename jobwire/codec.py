@@ -108,7 +108,10 @@ class _Plan:
             elif head < 8:
                 raise WireError("field number 0 is not allowed")
             else:
-                state["_unknown_fields"] += data[start:at]
+                unknown = state["_unknown_fields"]
+                if not unknown:  # a bytearray grows without being copied, however many fields there are
+                    unknown = state["_unknown_fields"] = bytearray()
+                unknown += data[start:at]
         return message
 
 

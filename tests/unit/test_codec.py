@@ -1,5 +1,6 @@
 """The codec equals the generated classes on everything they get right, and refuses what they let through."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -148,6 +149,18 @@ def test_a_number_that_does_not_fit_is_not_sent(message: betterproto.Message) ->
 def test_unknown_fields_are_kept() -> None:
     data = wire.field_bytes(1, b"id") + wire.field_bytes(100, b"from a later version")
     assert codec.encode(codec.decode(api.GetJobRequest, data)) == data
+
+
+@pytest.mark.parametrize("in_parts", [False, True], ids=["in one message", "in a message that comes in parts"])
+def test_a_million_unknown_fields_take_seconds(in_parts: bool) -> None:
+    """Were each of them to copy those before it, they would take minutes."""
+    unknown = wire.field_varint(15, 1)
+    part = wire.field_bytes(1, unknown) if in_parts else unknown
+    began = time.process_time()
+    message: Any = codec.decode(api.StartJobRequest if in_parts else api.GetJobRequest, part * 1_000_000)
+    assert time.process_time() - began < 30
+    kept = message.spec if in_parts else message
+    assert kept._unknown_fields == unknown * 1_000_000
 
 
 def test_unknown_enum_numbers_are_visible() -> None:
