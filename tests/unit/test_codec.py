@@ -151,7 +151,9 @@ def test_unknown_fields_are_kept() -> None:
     assert codec.encode(codec.decode(api.GetJobRequest, data)) == data
 
 
-@pytest.mark.parametrize("in_parts", [False, True], ids=["in one message", "in a message that comes in parts"])
+@pytest.mark.parametrize(
+    "in_parts", [False, True], ids=["in one message", "in a message that comes in parts"]
+)
 def test_a_million_unknown_fields_take_seconds(in_parts: bool) -> None:
     """Were each of them to copy those before it, they would take minutes."""
     unknown = wire.field_varint(15, 1)
