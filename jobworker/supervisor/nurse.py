@@ -88,11 +88,12 @@ class Nurse:
         syscalls.set_process_name(PROCESS_NAME)
         for number in self._origin.ignored:
             syscalls.reset_signal(number)
+        self._close_others()  # of which there may be more than the limit lets her open
         if self._origin.nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._origin.nofile)
         null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null_fd, 0)
-        self._close_others()
+        os.close(null_fd)
 
     def _close_others(self) -> None:
         """The supervisor's lock and sockets must not live on here."""

@@ -192,6 +192,21 @@ def test_a_nurse_that_was_killed_is_replaced(start_supervisor: StartSupervisor) 
         supervisor.waiting_child(peer)
 
 
+def test_a_nurse_is_replaced_while_more_is_open_than_jobs_may_open(start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor(wrap=["prlimit", "--nofile=64:4096"])
+    with supervisor.connect() as peer:
+        names = [f"job-{number}" for number in range(20)]
+        assert {peer.launch(name, ["sleep", "1000"])["op"] for name in names} == {"launched"}
+        for number in range(3):
+            supervisor.waiting_child(peer)
+            os.kill(supervisor.nurse(), signal.SIGKILL)
+            assert [outcome(peer, f"after-{number}-{each}") for each in range(3)] == [0] * 3
+        for name in names:
+            peer.stop(name)
+            peer.exited(name)
+    assert "Error" not in supervisor.log
+
+
 def test_without_descriptors_left_starts_fail_and_everything_else_goes_on(
     start_supervisor: StartSupervisor,
 ) -> None:
