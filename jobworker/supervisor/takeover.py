@@ -134,6 +134,8 @@ class TakeOver:
 def _find_process(state: RunState, leaf: Leaf | Group) -> int:
     """A pidfd of the main process, known by its cgroup since numbers are used again; -1 when it is gone, or may be another."""
     pid = state["pid"]
+    if pid not in leaf.processes():  # it may even be the number of a thread, of which there are no pidfds
+        return -1
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         if pid in leaf.processes() and not syscalls.is_readable(pidfd):

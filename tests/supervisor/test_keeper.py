@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,34 @@ def test_a_job_of_a_pair_that_was_killed_is_found_again_and_its_end_told_as_far_
         while any(listed["job"] == "gone" for listed in peer.jobs()):
             peer.exited("gone")
     assert exit_record(second, "gone")["exit_code"] in (1, 0, None)
+
+
+def test_a_job_whose_number_is_that_of_a_thread_by_now_is_known_to_be_gone(
+    start_supervisor: StartSupervisor,
+) -> None:
+    first = start_supervisor()
+    with first.connect() as peer:
+        needs_cgroups(peer)
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
+    first.kill()
+    os.kill(pid, signal.SIGKILL)
+    assert processes.wait_gone(pid, seconds=PATIENCE)
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait)
+    thread.start()
+    try:
+        path = first.job_directory("job") / "running"
+        numbers = (b'"pid":%d,' % pid, b'"pid":%d,' % thread.native_id)
+        path.write_bytes(path.read_bytes().replace(*numbers, 1))
+        second = start_supervisor()
+        assert second.ready == "ready\n"
+        with second.connect() as peer:
+            until_all_have_ended(peer)
+        record = exit_record(second, "job")
+        assert (record["exit_code"], record["signal"]) == (None, None)
+    finally:
+        may_end.set()
+        thread.join()
 
 
 def test_without_cgroups_a_job_that_nobody_held_is_given_up_and_nobody_is_signalled(
