@@ -95,6 +95,7 @@ class Job:
             pidfd=pidfd,
             reaps=leaf.counts_by_reaping,
             when_ended=self._on_main_ended,
+            when_withheld=self._on_main_withheld,
         )
         self._begun_ns = 0
         self._events_fd = -1
@@ -244,6 +245,11 @@ class Job:
         if record["main_exited_ns"] is None:
             record["main_exited_ns"] = time.time_ns()
         self._empty_tree()
+
+    def _on_main_withheld(self) -> None:
+        """The main process has ended, how is told once its tracer lets go: which dies with the rest of the tree."""
+        if not self.wait_for_tree:
+            self._kill()
 
     def _empty_tree(self) -> None:
         """Sees to it that no process of the job is left; the tree is often empty before the exit is reported."""

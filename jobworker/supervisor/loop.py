@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 URGENT = select.EPOLLPRI
+EDGE = select.EPOLLET  # with others: told once, and again when something has happened since
 _BATCH = 256  # events taken in one turn
 _LONGEST_WAIT = 2_000_000  # seconds; epoll counts milliseconds in 31 bits
 

@@ -13,7 +13,7 @@ import os
 import signal
 
 from jobworker import syscalls
-from jobworker.supervisor.loop import READ
+from jobworker.supervisor.loop import EDGE, READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,16 +29,38 @@ if TYPE_CHECKING:
 class MainProcess:
     """Owns the pidfd, which is -1 when the process is gone without a trace; `rusage` is known once somebody has reaped it."""
 
-    __slots__ = ("_custody", "_loop", "_reaps", "_when_ended", "is_gone", "pid", "pidfd", "rusage")
+    __slots__ = (
+        "_custody",
+        "_loop",
+        "_reaps",
+        "_when_ended",
+        "_when_withheld",
+        "is_gone",
+        "pid",
+        "pidfd",
+        "rusage",
+    )
 
     def __init__(
-        self, loop: Loop, custody: Custody, pid: int, *, pidfd: int, reaps: bool, when_ended: WhenEnded
+        self,
+        loop: Loop,
+        custody: Custody,
+        pid: int,
+        *,
+        pidfd: int,
+        reaps: bool,
+        when_ended: WhenEnded,
+        when_withheld: Callable[[], None],
     ) -> None:
-        """`when_ended` is called once with the wait status, None when nobody knows it. `reaps`: at once, for the rusage."""
+        """`when_ended` is called once with the wait status, None when nobody knows it. `reaps`: at once, for the rusage.
+
+        `when_withheld`: it has ended, and a process that traces it (ptrace(2)) has to take notice first, or to end.
+        """
         self._loop = loop
         self._custody = custody
         self._reaps = reaps
         self._when_ended = when_ended
+        self._when_withheld = when_withheld
         self.pid = pid
         self.pidfd = pidfd
         self.is_gone = False
@@ -49,7 +71,7 @@ class MainProcess:
         if self.pidfd < 0:
             self._loop.defer(lambda: self._end(None))
         else:
-            self._loop.watch(self.pidfd, READ, self._on_exit)
+            self._loop.watch(self.pidfd, READ | EDGE, self._on_exit)
 
     def has_ended(self) -> bool:
         """Asks the kernel, since the event may be on its way."""
@@ -83,6 +105,7 @@ class MainProcess:
             self._ask_keeper()
             return
         if result is None:
+            self._when_withheld()
             return
         if self._reaps:
             _, status, self.rusage = os.wait4(self.pid, 0)

@@ -21,6 +21,24 @@ PATIENCE = 30.0  # seconds until an event that does not come is a failure
 Message = dict[str, Any]
 
 
+# a program whose child traces it (ptrace(2)), and takes no notice of its end before SIGUSR1
+TRACED = """
+import ctypes, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+PR_SET_PTRACER, ANYBODY, PTRACE_SEIZE = 0x59616D61, ctypes.c_ulong(-1), 0x4206
+libc.prctl(PR_SET_PTRACER, ANYBODY, 0, 0, 0)
+reader, writer = os.pipe()
+if os.fork() == 0:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    refused = libc.ptrace(PTRACE_SEIZE, os.getppid(), None, None)
+    os.write(writer, os.strerror(ctypes.get_errno()).encode() if refused else b"traced")
+    signal.sigwait([signal.SIGUSR1])
+    os._exit(0)
+print(os.getpid(), os.read(reader, 100).decode(), flush=True)
+os._exit(3)
+"""
+
+
 def launch_request(job: str, argv: list[str], **fields: object) -> Message:
     """A launch with nothing special but the fields given."""
     return {

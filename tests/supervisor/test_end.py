@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness import processes
 from tests.harness.probes import needs_cgroup2, needs_root
-from tests.supervisor.peer import PATIENCE, Peer, Supervisor, wait_for_output, wait_until
+from tests.supervisor.peer import PATIENCE, TRACED, Peer, Supervisor, wait_for_output, wait_until
 
 FIFTY_SESSIONS = """
 trap '' TERM
@@ -268,3 +268,12 @@ def test_use_of_a_running_job_is_told(supervisor: Supervisor, peer: Peer, job: s
         assert 0 < usage["memory_bytes"] <= usage["memory_peak_bytes"]
     peer.stop(job)
     peer.exited(job)
+
+
+def test_a_tracer_that_takes_no_notice_does_not_hold_up_the_end(
+    supervisor: Supervisor, peer: Peer, job: str
+) -> None:
+    record = peer.run(job, ["python3", "-c", TRACED])
+    if b"traced" not in supervisor.output(job):
+        pytest.skip(f"this host lets no child trace its parent: {supervisor.output(job).decode()}")
+    assert (record["exit_code"], record["stop_requested"], record["survivors"]) == (3, False, 0)

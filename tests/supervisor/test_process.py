@@ -1,14 +1,25 @@
 """The supervisor as a process: what it loads, how little it takes, and that nothing piles up in it."""
 
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.harness import processes
+from tests.harness.probes import needs_cgroup2
 from tests.supervisor.conftest import StartSupervisor
-from tests.supervisor.peer import CHECKOUT, Peer, Supervisor, launch_request
+from tests.supervisor.peer import (
+    CHECKOUT,
+    PATIENCE,
+    TRACED,
+    Peer,
+    Supervisor,
+    launch_request,
+    wait_for_output,
+)
 
 OURS = {
     "jobworker",
@@ -185,6 +196,22 @@ def test_it_sleeps_while_nothing_happens(supervisor: Supervisor, peer: Peer, job
         peer.stop(name)
     for name in names:
         peer.exited(name)
+
+
+@needs_cgroup2
+def test_it_sleeps_while_an_end_is_withheld_by_a_tracer(supervisor: Supervisor, peer: Peer, job: str) -> None:
+    pid = peer.launch(job, ["python3", "-c", TRACED], wait_for_tree=True)["pid"]
+    wait_for_output(supervisor.job_directory(job) / "output.log", b"\n")
+    if b"traced" not in supervisor.output(job):
+        pytest.skip(f"this host lets no child trace its parent: {supervisor.output(job).decode()}")
+    assert processes.wait_gone(pid, seconds=PATIENCE)
+    supervisor.waiting_child(peer)
+    assert not select.select([peer.socket], [], [], 0.1)[0]
+    before = wake_ups(supervisor)
+    assert not select.select([peer.socket], [], [], 0.5)[0]
+    assert wake_ups(supervisor) == before
+    peer.signal(job, signal.SIGUSR1, tree=True)
+    assert peer.exited(job)["exit_code"] == 3
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
