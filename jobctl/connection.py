@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
 
-from jobctl.errors import ConfigError, Internal
+from jobctl.errors import ConfigError, Internal, JobctlError
 from jobctl.translate import map_exceptions
 from jobwire.http2 import Channel
 
@@ -34,6 +34,7 @@ class Connection:
         self._tls: ssl.SSLContext | None = None
         self._calls: Channel | None = None
         self._streams: Channel | None = None
+        self._closed = False
 
     async def call(self, method: str, request: bytes) -> bytes:
         """One request, one answer."""
@@ -61,7 +62,8 @@ class Connection:
                     border.here()
 
     async def close(self) -> None:
-        """Ends every call and stream, and returns once the sockets are closed."""
+        """Ends every call and stream, for good, and returns once the sockets are closed."""
+        self._closed = True
         for channel in (self._calls, self._streams):
             if channel is not None:
                 protocol = cast("Protocol | None", channel._protocol)
@@ -73,6 +75,8 @@ class Connection:
             await asyncio.sleep(0)
 
     def _channel(self) -> Channel:
+        if self._closed:
+            raise JobctlError("the client is closed", hint="make another one")
         if self._tls is None:
             self._tls = tls_context(self.context)
         host, port = self.context.endpoint

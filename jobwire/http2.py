@@ -17,6 +17,8 @@ tests/unit/test_http2.py fails when the libraries change under it:
 Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_THRESHOLD.
 """
 
+import errno
+import os
 import socket
 from asyncio import AbstractEventLoop, BaseTransport, Transport, get_running_loop
 from collections.abc import Callable, Collection
@@ -195,6 +197,19 @@ class Channel(grpclib.client.Channel):
         super().__init__(
             host, port, codec=codec, status_details_codec=DetailsCodec(), ssl=ssl, config=_CONFIGURATION
         )
+        self._closed = False
+
+    def close(self) -> None:
+        """Closes the connection, also one that is only being made, for good: nobody would close another."""
+        self._closed = True
+        super().close()
+
+    async def __connect__(self) -> grpclib.protocol.H2Protocol:
+        protocol = await super().__connect__()
+        if self._closed:
+            super().close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+        return protocol
 
     def _protocol_factory(self) -> Protocol:
         plain = super()._protocol_factory()

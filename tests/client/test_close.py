@@ -1,0 +1,52 @@
+"""A client that was closed: what was under way ends, nothing begins again, and no socket is left."""
+
+import asyncio
+
+import pytest
+
+from jobctl import Client, Job, JobctlError
+from tests.client.conftest import PATIENCE, client_of
+from tests.harness import Worker
+
+pytestmark = pytest.mark.filterwarnings(
+    "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture
+async def sleeper(alice: Client) -> Job:
+    return await alice.start(["sh", "-c", "echo here; exec sleep 1000"])
+
+
+async def test_what_waits_is_ended(worker: Worker, sleeper: Job) -> None:
+    async with client_of(worker, "alice") as client:
+        job = client.job(sleeper.id)
+        output = job.output()
+        await anext(output)
+        waiting = [asyncio.create_task(job.wait()), asyncio.ensure_future(anext(output))]
+        await client.worker()  # both are with the worker now
+    async with asyncio.timeout(PATIENCE):
+        for task in waiting:
+            with pytest.raises(JobctlError, match="the client is closed"):
+                await task
+
+
+async def test_nothing_begins_again(worker: Worker, sleeper: Job) -> None:
+    client = client_of(worker, "alice")
+    assert (await client.worker()).client_id == "alice"
+    await client.close()
+    await client.close()
+    with pytest.raises(JobctlError, match="the client is closed"):
+        await client.worker()
+    with pytest.raises(JobctlError, match="the client is closed"):
+        await anext(client.job(sleeper.id).output())
+
+
+async def test_a_connection_that_is_being_made_is_closed_too(worker: Worker) -> None:
+    client = client_of(worker, "alice")
+    call = asyncio.create_task(client.worker())
+    await asyncio.sleep(0)  # it has begun to connect
+    await client.close()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(JobctlError):
+            await call
