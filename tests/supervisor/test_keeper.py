@@ -197,8 +197,7 @@ def test_a_job_whose_number_is_that_of_a_thread_by_now_is_known_to_be_gone(
     thread.start()
     try:
         path = first.job_directory("job") / "running"
-        numbers = (b'"pid":%d,' % pid, b'"pid":%d,' % thread.native_id or 0)
-        path.write_bytes(path.read_bytes().replace(*numbers, 1))
+        path.write_text(path.read_text().replace(f'"pid":{pid},', f'"pid":{thread.native_id},', 1))
         second = start_supervisor()
         assert second.ready == "ready\n"
         with second.connect() as peer:
