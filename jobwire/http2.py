@@ -3,7 +3,7 @@
 All knowledge of the insides of grpclib and h2 is here, each piece with its reason, and
 tests/unit/test_http2.py fails when the libraries change under it:
 
-- frames of up to 1 MiB instead of 16 KiB: output is bulk data, and the cost in Python is per frame;
+- frames of up to 1 MiB instead of 16 KiB to clients: output is bulk data, and the cost in Python is per frame;
 - a frame's repr is not made for a log line that nobody asked for (it hex-dumps the payload);
 - a connection window far above a stream's window: one unread stream must not block the others;
 - more than 100 streams on one connection; a limit on the size of a message, known before it is buffered;
@@ -12,6 +12,9 @@ tests/unit/test_http2.py fails when the libraries change under it:
 - blocks of some hundred KiB stay in the heap instead of being mapped and unmapped for every frame;
 - a dead peer is noticed by the kernel (TCP keepalive), not by timers: an idle connection costs nothing;
 - a call that was reset at once leaves nothing behind;
+- what peers may send and grpclib does not expect (frames of an unknown kind, frames without data, a deadline that
+  is over) does no harm, and what they may not send ends their call or connection, without a traceback;
+- what a peer can have us keep is limited: header blocks, our compression state, answers to pings it does not read;
 - the server's connections are countable, and each can be cut.
 
 Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_THRESHOLD.
@@ -21,17 +24,23 @@ import errno
 import os
 import socket
 from asyncio import AbstractEventLoop, BaseTransport, Transport, get_running_loop
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpclib.client
 import grpclib.protocol
 import grpclib.server
+import grpclib.utils
 import hyperframe.frame
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from grpclib.metadata import Deadline
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import Event
 from h2.settings import SettingCodes, Settings
 
 from jobwire.details import DetailsCodec
@@ -42,12 +51,22 @@ if TYPE_CHECKING:
     from grpclib.encoding.base import CodecBase
 
 MAX_FRAME = 1 << 20  # bytes
+MAX_REQUEST_FRAME = 64 << 10  # bytes; h2 collects 64 frames of one header block before it has had enough
 STREAM_WINDOW = 4 << 20  # bytes a peer may send on a stream before we have read them
 CONNECTION_WINDOW = 256 << 20
 CORK = 32 << 10  # bytes that are not held back for more
 MAX_STREAMS = 10_000  # on one connection
 MAX_REQUEST = 4 << 20  # bytes in one message to the server
 MAX_RESPONSE = 64 << 20  # bytes in one message to the client
+MAX_UNREAD = 8 << 20  # bytes written beyond what the peer takes; calls wait far below it
+MAX_TABLE = (
+    4096  # bytes of headers kept for the compression of others, which are looked for among all of them
+)
+
+# What grpclib reads of a request; nothing else of it is of use here, and grpclib cannot take all that it may be.
+READ_HEADERS = frozenset((":method", ":path", "content-type", "te", "grpc-timeout"))
+NEEDED_HEADERS = frozenset((":method", ":path"))
+LONGEST_TIMEOUT = 9  # characters: eight digits and a unit
 
 # h2 makes the repr of every received frame for its trace log, and hyperframe's repr hexlifies the payload:
 # a quarter of the time of a client that receives bulk data.
@@ -86,8 +105,23 @@ class CorkedTransport:
             self._transport.write(data)
 
 
+class Buffer(grpclib.protocol.Buffer):
+    """What a stream has received; frames without data, of which a peer may send any number, are not kept.
+
+    grpclib takes one for the stream's end.
+    """
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        if ack_size:
+            super().add(data, ack_size)
+
+
 class Stream(grpclib.protocol.Stream):
     """A stream that refuses a message too large for this end as soon as its length is known."""
+
+    def init_stream(self, stream_id: int, connection: grpclib.protocol.Connection) -> None:
+        super().init_stream(stream_id, connection)
+        self.buffer = Buffer(partial(connection.ack, stream_id))
 
     async def recv_data(self, size: int) -> bytes:
         limit = cast("Connection", self.connection).max_message
@@ -107,6 +141,14 @@ class Connection(grpclib.protocol.Connection):
         return Stream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
 
 
+class EventsProcessor(grpclib.protocol.EventsProcessor):
+    """grpclib's, for peers that send what it does not know, which is to be ignored (RFC 9113, section 4.1)."""
+
+    def process(self, event: Event) -> None:
+        with suppress(NotImplementedError):
+            super().process(event)
+
+
 class Protocol(grpclib.protocol.H2Protocol):
     """One connection. `transport` is the asyncio transport: for its ssl_object, and to abort it."""
 
@@ -122,17 +164,18 @@ class Protocol(grpclib.protocol.H2Protocol):
         self.transport = cast("Transport", transport)
         _tune(transport.get_extra_info("socket"))
         h2 = H2Connection(config=self.h2_config)
+        max_frame = MAX_FRAME if self.h2_config.client_side else MAX_REQUEST_FRAME
         h2.local_settings = Settings(
             client=bool(self.h2_config.client_side),
             initial_values={
-                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
+                SettingCodes.MAX_FRAME_SIZE: max_frame,
                 SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size,
                 SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
                 SettingCodes.MAX_HEADER_LIST_SIZE: 64 << 10,
                 SettingCodes.ENABLE_PUSH: 0,
             },
         )
-        h2.max_inbound_frame_size = MAX_FRAME
+        h2.max_inbound_frame_size = max_frame
         h2.initiate_connection()
         h2.increment_flow_control_window(self.config.http2_connection_window_size - 65535)
         corked = cast("Transport", CorkedTransport(self.transport, get_running_loop()))
@@ -140,14 +183,43 @@ class Protocol(grpclib.protocol.H2Protocol):
         self.connection.max_message = self._max_message
         self.connection.flush()
         self.connection.initialize()
-        self.processor = grpclib.protocol.EventsProcessor(self.handler, self.connection)
+        self.processor = EventsProcessor(self.handler, self.connection)
         if self._peers is not None:
             self._peers.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():  # grpclib has let go of what would read it
+            return
+        try:
+            super().data_received(data)
+        except UnicodeDecodeError:  # of a header
+            self.processor.close("Protocol error")
+        encoder = self.connection._connection.encoder
+        encoder.header_table_size = min(encoder.header_table_size, MAX_TABLE)
+        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+            self.transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._peers is not None:
             self._peers.discard(self)
         super().connection_lost(exc)
+
+
+class DeadlineWrapper(grpclib.utils.DeadlineWrapper):
+    """grpclib's; a deadline that is over already is one that comes at once, and no defect of the server."""
+
+    @contextmanager
+    def start(self, deadline: Deadline) -> Iterator[None]:
+        timer = get_running_loop().call_later(
+            deadline.time_remaining(), self.cancel, TimeoutError("Deadline exceeded")
+        )
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+cast("Any", grpclib.server).DeadlineWrapper = DeadlineWrapper
 
 
 class Handler(grpclib.server.Handler):
@@ -165,8 +237,14 @@ class Handler(grpclib.server.Handler):
             if releases:
                 releases.pop()()
 
-        super().accept(stream, headers, release)
-        self._tasks[stream].add_done_callback(release)
+        read = _readable(headers)
+        if NEEDED_HEADERS.issubset(name for name, _ in read):
+            super().accept(stream, read, release)
+            self._tasks[stream].add_done_callback(release)
+            return
+        release()
+        if stream.closable:
+            stream.reset_nowait(ErrorCodes.PROTOCOL_ERROR)
 
 
 class Server(grpclib.server.Server):
@@ -221,6 +299,15 @@ _CONFIGURATION = Configuration(
     http2_connection_window_size=CONNECTION_WINDOW,
     http2_stream_window_size=STREAM_WINDOW,
 )
+
+
+def _readable(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those that grpclib reads; a timeout of more digits than there may be, which it would not survive, as none at all."""
+    return [
+        (name, "" if name == "grpc-timeout" and len(value) > LONGEST_TIMEOUT else value)
+        for name, value in headers
+        if name in READ_HEADERS
+    ]
 
 
 def _keep_large_blocks() -> None:

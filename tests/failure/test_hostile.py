@@ -1,9 +1,11 @@
 """Hostile peers: refused in the handshake, by identity, or by a clean status; the worker lives and serves the others."""
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from grpclib.const import Status
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import StreamReset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -168,6 +172,22 @@ class Http2:
     def flush(self) -> None:
         self.writer.write(self.h2.data_to_send())
 
+    def ask(self, message: bytes = b"") -> None:
+        """One request, on the first stream."""
+        self.h2.send_headers(1, self.headers)
+        self.h2.send_data(1, b"\0" + struct.pack(">I", len(message)) + message, end_stream=True)
+        self.flush()
+
+    async def reset(self, stream_id: int) -> int:
+        """The error code with which a stream was reset, once it was."""
+        while True:
+            data = await asyncio.wait_for(self.reader.read(65536), PATIENCE)
+            assert data, "the server closed the connection"
+            for event in self.h2.receive_data(data):
+                if isinstance(event, StreamReset) and event.stream_id == stream_id:
+                    return int(event.error_code)
+            self.flush()
+
     async def status(self, stream_id: int) -> str:
         """The grpc-status of a stream, once it is there."""
         while True:
@@ -190,6 +210,11 @@ async def by_hand(worker: Worker, path: str) -> AsyncIterator[Http2]:
         await abort(writer)
 
 
+def frame(kind: int, payload: bytes, *, stream_id: int = 0) -> bytes:
+    """A frame of any kind, without flags."""
+    return struct.pack(">I", len(payload))[1:] + bytes((kind, 0)) + struct.pack(">I", stream_id) + payload
+
+
 GET = "/jobworker.v1.JobService/GetJob"
 
 
@@ -210,6 +235,85 @@ async def test_bad_framing(worker: Worker, body: bytes, status: Status) -> None:
         peer.h2.send_data(1, body, end_stream=True)
         peer.flush()
         assert await peer.status(1) == str(status.value)
+    await still_serves(worker)
+
+
+async def test_a_frame_of_an_unknown_kind_is_ignored(worker: Worker) -> None:
+    async with by_hand(worker, GET) as peer:
+        peer.flush()
+        peer.writer.write(frame(0x42, b"what?"))
+        peer.ask()
+        assert await peer.status(1) == str(Status.INVALID_ARGUMENT.value)
+
+
+async def test_frames_without_data_are_no_end(worker: Worker) -> None:
+    message = wire.field_bytes(1, b"0199")
+    body = b"\0" + struct.pack(">I", len(message)) + message
+    async with by_hand(worker, GET) as peer:
+        peer.h2.send_headers(1, peer.headers)
+        for part in (b"", body[:3], b"", body[3:8], b"", b"", body[8:], b""):
+            peer.h2.send_data(1, part)
+        peer.flush()
+        assert await peer.status(1) == str(Status.NOT_FOUND.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (("x-trace-bin", "a"), Status.INVALID_ARGUMENT),
+        (("grpc-timeout", "9" * 1000 + "H"), Status.UNKNOWN),
+        (("grpc-timeout", "99999999H"), Status.INVALID_ARGUMENT),
+    ],
+    ids=["binary that is none", "a timeout without end", "the longest timeout"],
+)
+async def test_headers_that_are_not_what_they_should_be(
+    worker: Worker, header: tuple[str, str], status: Status
+) -> None:
+    async with by_hand(worker, GET) as peer:
+        peer.headers.append(header)
+        peer.ask()
+        assert await peer.status(1) == str(status.value)
+
+
+async def test_a_deadline_that_is_over_is_one_that_has_passed(worker: Worker) -> None:
+    async with connected(worker) as alice:
+        job = await alice.start("sleep", "600")
+        async with by_hand(worker, "/jobworker.v1.JobService/WaitJob") as peer:
+            peer.headers.append(("grpc-timeout", "0n"))
+            peer.ask(wire.field_bytes(1, job.job_id.encode()))
+            assert await peer.status(1) == str(Status.DEADLINE_EXCEEDED.value)
+        await alice.stop(job.job_id, grace=timedelta(0))
+
+
+@pytest.mark.parametrize("missing", [":method", ":path"])
+async def test_a_request_for_nothing_is_reset(worker: Worker, missing: str) -> None:
+    async with by_hand(worker, GET) as peer:
+        peer.headers = [header for header in peer.headers if header[0] != missing]
+        peer.h2.config.validate_outbound_headers = False
+        peer.ask()
+        assert await peer.reset(1) == ErrorCodes.PROTOCOL_ERROR
+
+
+async def test_a_header_that_is_not_ascii_ends_the_connection(worker: Worker) -> None:
+    async with by_hand(worker, GET) as peer:
+        peer.headers.append(("x-name", "näher"))
+        peer.ask()
+        while await asyncio.wait_for(peer.reader.read(65536), PATIENCE):
+            pass
+    await still_serves(worker)
+
+
+async def test_a_header_block_without_end_is_not_collected(worker: Worker) -> None:
+    before = rss(worker.pid)
+    async with by_hand(worker, GET) as peer:
+        peer.flush()
+        peer.writer.write(frame(1, b"\x82", stream_id=1))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                peer.writer.write(frame(9, bytes(64 << 10), stream_id=1))
+            while await asyncio.wait_for(peer.reader.read(65536), PATIENCE):
+                pass
+    assert rss(worker.pid) - before < 20 << 20
     await still_serves(worker)
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import grpclib.const
@@ -14,6 +15,7 @@ from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from h2.connection import H2Connection
+from h2.settings import SettingCodes
 
 from generated.jobworker.v1 import ErrorDetail
 from jobwire import codec, http2
@@ -75,13 +77,13 @@ def unary(channel: http2.Channel, path: str) -> UnaryUnaryMethod[bytes, bytes]:
     return UnaryUnaryMethod(channel, path, bytes, bytes)
 
 
-async def test_both_ends_may_send_large_frames() -> None:
+async def test_both_ends_may_send_larger_frames_than_usual() -> None:
     async with loopback() as (server, channel, _):
         assert await unary(channel, "/echo")(b"x") == b"x"
         (theirs,) = server.connections
         ours = await channel.__connect__()
         assert theirs.connection._connection.max_outbound_frame_size == http2.MAX_FRAME
-        assert ours.connection._connection.max_outbound_frame_size == http2.MAX_FRAME
+        assert ours.connection._connection.max_outbound_frame_size == http2.MAX_REQUEST_FRAME
         body = bytes(range(256)) * 4000
         assert await unary(channel, "/echo")(body) == body
 
@@ -128,6 +130,46 @@ async def test_a_call_that_is_reset_at_once_leaves_nothing_behind() -> None:
         await unary(channel, "/echo")(b"")
         (theirs,) = server.connections
         assert len(theirs.processor.streams) <= 1
+
+
+async def test_a_peer_does_not_say_how_many_headers_we_remember() -> None:
+    async with loopback() as (server, channel, _echo):
+        await unary(channel, "/echo")(b"")
+        ours = (await channel.__connect__()).connection
+        ours._connection.update_settings({SettingCodes.HEADER_TABLE_SIZE: 1 << 30})
+        ours.flush()
+        await unary(channel, "/echo")(b"")
+        (theirs,) = server.connections
+        encoder = theirs.connection._connection.encoder
+        assert theirs.connection._connection.remote_settings.header_table_size == 1 << 30
+        assert encoder.header_table_size == http2.MAX_TABLE
+        ours._connection.update_settings({SettingCodes.HEADER_TABLE_SIZE: 100})
+        ours.flush()
+        await unary(channel, "/echo")(b"")
+        assert encoder.header_table_size == 100
+
+
+async def test_a_peer_that_reads_no_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2, "MAX_UNREAD", 100_000)
+    async with loopback() as (server, channel, _echo):
+        await unary(channel, "/echo")(b"")
+        (theirs,) = server.connections
+        ours = cast("http2.Protocol", await channel.__connect__())
+        ours.transport.pause_reading()
+        ping = struct.pack(">I", 8)[1:] + b"\6\0" + bytes(4) + b"are you?"
+        while not ours.transport.is_closing() and theirs in server.connections:
+            ours.transport.write(ping * 10_000)
+            await ours.connection.write_ready.wait()
+            await asyncio.sleep(0)
+        assert theirs not in server.connections
+
+
+async def test_what_comes_after_the_end_of_a_connection_is_left_unread() -> None:
+    async with loopback() as (server, channel, _echo):
+        await unary(channel, "/echo")(b"")
+        (theirs,) = server.connections
+        theirs.processor.close()
+        theirs.data_received(bytes(100))
 
 
 async def test_an_error_carries_its_detail() -> None:
