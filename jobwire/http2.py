@@ -195,7 +195,8 @@ class Protocol(grpclib.protocol.H2Protocol):
         except UnicodeDecodeError:  # of a header
             self.processor.close("Protocol error")
         encoder = self.connection._connection.encoder
-        encoder.header_table_size = min(encoder.header_table_size, MAX_TABLE)
+        if encoder.header_table_size > MAX_TABLE:  # noqa: PLR1730 - to set it is to tell the peer
+            encoder.header_table_size = MAX_TABLE
         if self.transport.get_write_buffer_size() > MAX_UNREAD:
             self.transport.abort()
 
