@@ -64,7 +64,8 @@ class Keeper:
             self._kept[number] = Kept(kept.pid if _is_ours(kept.pid) else 0, kept.fds)
         self._statuses: dict[int, bytes] = {}  # pid → packed STATUS of children that ended while nobody asked
         self._socket = -1
-        self._supervisor = 0
+        self._signals = -1
+        self._supervisor = 0  # its pid, 0 while there is none
         self._is_ready = False
         self._is_asked_to_end = False
         self._poll = select.poll()
@@ -72,12 +73,13 @@ class Keeper:
     def run(self) -> int:
         """Starts the supervisor, and again whenever it dies; returns the exit status of one that ends by itself."""
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        signals = syscalls.signalfd(SIGNALS)
-        self._poll.register(signals, select.POLLIN)
-        self._start(ready_fd=self._options.ready_fd)
-        pause = _FIRST_PAUSE
+        self._signals = syscalls.signalfd(SIGNALS)
+        self._poll.register(self._signals, select.POLLIN)
+        self._take_in_dead()  # those that ended before there was a signal to hold
+        ready_fd, pause = self._options.ready_fd, _FIRST_PAUSE
         while True:
-            status = self._attend(signals)
+            status = self._serve(ready_fd)
+            ready_fd = -1
             if self._is_ready:
                 pause = _FIRST_PAUSE
             elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == _CANNOT_START and not self._kept:
@@ -89,45 +91,63 @@ class Keeper:
                 if self._is_asked_to_end:
                     return _CANNOT_START
                 # nothing tells when it would start; a signal is reason to try at once
-                self._poll.poll(pause * 1000)
+                if self._poll.poll(pause * 1000):
+                    self._on_signals()
                 pause = min(2 * pause, _LAST_PAUSE)
-            self._start(ready_fd=-1)
+
+    def _serve(self, ready_fd: int) -> int:
+        """Starts one supervisor and serves it; its wait status, that of one that says why not when no supervisor can be started."""
+        try:
+            self._start(ready_fd=ready_fd)
+        except OSError as error:
+            if not self._kept:
+                raise
+            note(f"no supervisor can be started: {error.strerror}")
+            return _CANNOT_START << 8
+        return self._attend()
 
     def _start(self, *, ready_fd: int) -> None:
-        ours, theirs = syscalls.socketpair()
         self._is_ready = False
+        ours, theirs = syscalls.socketpair()
         command = self._options.command(keeper_fd=theirs, ready_fd=ready_fd)
         try:
             self._supervisor = spawn(command, fds=(theirs, ready_fd, self._options.lock_fd))
+        except OSError:
+            os.close(ours)
+            raise
         finally:
             os.close(theirs)
-            if ready_fd >= 0:
-                os.close(ready_fd)
+        if ready_fd >= 0:
+            os.close(ready_fd)
         self._socket = ours
         self._poll.register(ours, select.POLLIN)
         if self._is_asked_to_end:
             os.kill(self._supervisor, syscalls.SIGTERM)
 
-    def _attend(self, signals: int) -> int:
+    def _attend(self) -> int:
         """Serves the supervisor until it has ended; its wait status."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd == self._socket:
                     self._receive(wait=False)
-                elif (status := self._on_signals(signals)) is not None:
+                elif fd == self._signals and (status := self._on_signals()) is not None:
                     while self._socket >= 0:  # what it, or its nurse, said last
                         self._receive(wait=True)
                     return status
 
-    def _on_signals(self, signals: int) -> int | None:
+    def _on_signals(self) -> int | None:
         """Passes on what was meant for the supervisor, and takes in the dead; the supervisor's status if it is among them."""
-        data = os.read(signals, 128 * 16)
+        data = os.read(self._signals, 128 * 16)
         numbers = {int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 128)}
         while self._socket >= 0 and self._receive(wait=False):  # who is kept, before who has died
             pass
         for number in numbers & {syscalls.SIGTERM, syscalls.SIGHUP}:
             self._is_asked_to_end |= number == syscalls.SIGTERM
-            os.kill(self._supervisor, number)
+            if self._supervisor:
+                os.kill(self._supervisor, number)
+        return self._take_in_dead()
+
+    def _take_in_dead(self) -> int | None:
         ended = None
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -135,6 +155,7 @@ class Keeper:
                 if pid == 0:
                     break
                 if pid == self._supervisor:
+                    self._supervisor = 0
                     ended = status
                 else:
                     times = round(usage.ru_utime * 1e6), round(usage.ru_stime * 1e6)

@@ -157,6 +157,85 @@ def test_where_no_version_can_take_over_a_supervisor_goes_on_without_a_keeper(
     assert processes.wait_gone(pid, seconds=PATIENCE)
 
 
+def test_a_job_that_ends_while_its_supervisor_becomes_the_keeper_has_its_true_status(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """Before signals are held for the keeper to read: our copy of its code kills the job there, and waits."""
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
+    kills = (
+        "    if options.kept_fd >= 0:\n"
+        f"        os.kill({pid}, 9)\n"
+        f"        os.waitid(os.P_PID, {pid}, os.WEXITED | os.WNOWAIT)\n"
+    )
+    insert(code / "jobworker/supervisor/__main__.py", "def _keep(options: Options) -> int:\n", kills)
+    new = successor_of_keeper(supervisor)
+    with supervisor.connect() as peer:
+        until_all_have_ended(peer)
+    assert exit_record(supervisor, "job")["signal"] == signal.SIGKILL
+    os.kill(new, signal.SIGTERM)
+    assert processes.wait_gone(new, seconds=PATIENCE)
+
+
+def test_a_keeper_that_can_start_nothing_tries_again(start_supervisor: StartSupervisor, code: Path) -> None:
+    """As while what is installed is being replaced."""
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sleep", "1000"])
+    away = code.rename(code.with_name("away"))
+    os.kill(supervisor.pid, signal.SIGKILL)
+    wait_for_output(supervisor.state / "supervisor.log", b"no supervisor can be started")
+    away.rename(code)
+    with supervisor.connect() as peer:
+        peer.stop("job")
+        assert peer.exited("job")["signal"] == signal.SIGTERM
+
+
+def test_a_keeper_that_can_start_nothing_can_be_ended(start_supervisor: StartSupervisor, code: Path) -> None:
+    supervisor = start_supervisor(code=code)
+    away = code.rename(code.with_name("away"))
+    os.kill(supervisor.pid, signal.SIGKILL)
+    wait_for_output(supervisor.state / "supervisor.log", b"no supervisor can be started")
+    assert supervisor.terminate() == 1
+    away.rename(code)
+    assert start_supervisor(code=code).ready == "ready\n"  # and clears what is left
+
+
+def test_a_keeper_hears_of_a_signal_and_of_a_hang_up_at_once(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """From a supervisor that lives on for a moment: our copy of its code does that, once."""
+    once = str(tmp_path / "once")
+    hangs_up = f"""
+    if not os.path.exists({once!r}):
+        os.mkdir({once!r})
+        parent = os.getppid()
+        os.kill(parent, 19)
+        while open(f"/proc/{{parent}}/stat").read().rpartition(")")[2].split()[0] != "T":
+            pass
+        os.close(options.keeper_fd)
+        os.kill(parent, 1)
+        os.kill(parent, 18)
+        told = syscalls.signalfd([1])
+        while not syscalls.is_readable(told):
+            pass
+        os._exit(3)
+"""
+    startup = code / "jobworker/supervisor/startup.py"
+    insert(startup, "def run(options: Options, *, ignored: list[int]) -> int:\n", hangs_up)
+    supervisor = start_supervisor(code=code)
+    wait_for_output(supervisor.state / "supervisor.log", b": ready")
+    assert "the supervisor has ended with status 0x300" in supervisor.log
+
+
+def insert(path: Path, line: str, more: str) -> None:
+    """Puts more into our copy of the code, after a line."""
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, line + more, 1))
+
+
 def test_a_job_of_a_pair_that_was_killed_is_found_again_and_its_end_told_as_far_as_it_is_known(
     start_supervisor: StartSupervisor,
 ) -> None:
