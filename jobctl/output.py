@@ -162,7 +162,7 @@ class Output:
             return await self._next()
         if self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + self._timeout
-        async with time_limit(self._deadline - asyncio.get_running_loop().time()):
+        async with time_limit(self._deadline - asyncio.get_running_loop().time(), of=self._timeout):
             return await self._next()
 
     async def _next(self) -> Chunk:

@@ -8,7 +8,7 @@ generated classes. Pure; what is not in the API's terms (an argv that is one str
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from jobctl.errors import InvalidArgument
 from jobwire.wire import field_bytes, field_varint
@@ -51,7 +51,9 @@ class JobOptions(TypedDict, total=False):
 
 
 def spec(argv: Sequence[Argument], **options: Unpack[JobOptions]) -> bytes:
-    """A JobSpec; raises InvalidArgument where a value cannot be sent."""
+    """A JobSpec; raises InvalidArgument where a value cannot be sent, TypeError for an option that there is not."""
+    if unknown := options.keys() - JobOptions.__annotations__.keys():
+        raise TypeError(f"no option of a job: {', '.join(sorted(unknown))}")
     if isinstance(argv, (str, bytes)):
         raise InvalidArgument(
             "argv is a list of arguments, not one string",
@@ -68,13 +70,13 @@ def spec(argv: Sequence[Argument], **options: Unpack[JobOptions]) -> bytes:
     if (user := options.get("user")) is not None:
         out.append(_text(6, user, "spec.user"))
     if (limits := options.get("limits")) is not None:
-        out.append(field_bytes(7, bytes(limits)))
+        out.append(field_bytes(7, _limits(limits, "spec.limits")))
     if (timeout := options.get("timeout")) is not None:
         out.append(field_bytes(8, duration(timeout, "spec.timeout")))
     if options.get("wait_for_tree"):
         out.append(field_varint(9, 1))
     if (stop_signal := options.get("stop_signal")) is not None:
-        out.append(field_varint(10, stop_signal))
+        out.append(field_varint(10, whole(stop_signal, "spec.stop_signal")))
     if (stop_grace := options.get("stop_grace")) is not None:
         out.append(field_bytes(11, duration(stop_grace, "spec.stop_grace")))
     if (cap := options.get("output_cap")) is not None:
@@ -105,13 +107,13 @@ def stop(job_id: str, *, signal: int | None = None, grace: Seconds | None = None
     """A StopJobRequest."""
     out = job(job_id)
     if signal is not None:
-        out += field_varint(2, signal)
+        out += field_varint(2, whole(signal, "signal"))
     return out if grace is None else out + field_bytes(3, duration(grace, "grace"))
 
 
 def signal_job(job_id: str, signal: int, *, tree: bool = False) -> bytes:
     """A SignalJobRequest."""
-    return job(job_id) + field_varint(2, signal) + (field_varint(3, 1) if tree else b"")
+    return job(job_id) + field_varint(2, whole(signal, "signal")) + (field_varint(3, 1) if tree else b"")
 
 
 def update(
@@ -120,7 +122,7 @@ def update(
     """An UpdateJobRequest."""
     out = job(job_id)
     if limits is not None:
-        out += field_bytes(2, bytes(limits))
+        out += field_bytes(2, _limits(limits, "limits"))
     if best_effort:
         out += field_varint(3, 1)
     return out + b"".join(_text(4, name, "lift") for name in lift)
@@ -150,7 +152,7 @@ def listing(
             selection.append(_text(number, text, "filter"))
     out = field_bytes(1, b"".join(selection))
     if page_size:
-        out += field_varint(2, page_size)
+        out += field_varint(2, whole(page_size, "page_size"))
     return out + _text(3, page_token, "page_token") if page_token else out
 
 
@@ -167,9 +169,11 @@ def client(client_id: str) -> bytes:
 
 def duration(length: Seconds, field: str) -> bytes:
     """A google.protobuf.Duration; raises InvalidArgument unless the length is zero or more and finite."""
-    seconds = length if isinstance(length, (int, float)) else length.total_seconds()
+    seconds = length if isinstance(length, (int, float)) else getattr(length, "total_seconds", lambda: -1)()
     if not 0 <= seconds < 315_576_000_001:
-        raise InvalidArgument(f"{length} is no length of time", field=field)
+        raise InvalidArgument(
+            f"{field} is no length of time: {length!r}", field=field, hint="seconds from 0 on, or a timedelta"
+        )
     micros = round(seconds * 1_000_000)
     whole, rest = divmod(micros, 1_000_000)
     return (field_varint(1, whole) if whole else b"") + (field_varint(2, rest * 1000) if rest else b"")
@@ -184,15 +188,38 @@ def timestamp(unix_nano: int) -> bytes:
 def whole(number: int, field: str) -> int:
     """The number, as a uint64 field takes it; raises InvalidArgument."""
     if not isinstance(number, int) or not 0 <= number < 1 << 64:
-        raise InvalidArgument(f"{number} is no whole number from 0 on", field=field)
+        raise InvalidArgument(f"{field} is no whole number from 0 on: {number!r}", field=field)
     return number
 
 
+def _limits(limits: Limits, field: str) -> bytes:
+    _check(limits, field)
+    return bytes(limits)
+
+
+def _check(message: Any, field: str) -> None:
+    """Raises InvalidArgument for a number in a message that would arrive as another one, or not at all."""
+    for name, meta in message._betterproto.meta_by_field_name.items():
+        value, where = getattr(message, name), f"{field}.{name}"
+        if meta.proto_type.startswith("uint") and value is not None:
+            whole(value, where)
+        elif meta.proto_type == "double" and not isinstance(value, (int, float, type(None))):
+            raise InvalidArgument(f"{where} is no number: {value!r}", field=where)
+        elif meta.proto_type == "message":
+            for at, part in enumerate(value):
+                _check(part, f"{where}[{at}]")
+        elif meta.proto_type == "map":
+            for key, part in value.items():
+                _check(part, f"{where}[{key!r}]")
+
+
 def _text(number: int, text: str, field: str) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{field} is no text: {text!r:.60}", field=field)
     try:
         return field_bytes(number, text.encode())
     except UnicodeEncodeError:
-        raise InvalidArgument("not valid UTF-8", field=field) from None
+        raise InvalidArgument(f"{field} is not valid UTF-8: {text!r:.60}", field=field) from None
 
 
 def _map(number: int, entries: Mapping[str, str] | None, field: str) -> list[bytes]:

@@ -6,7 +6,7 @@ is looked at, the numbers are there without them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from jobctl import types
@@ -17,15 +17,15 @@ from jobctl.errors import JobFailed
 TAIL = 4096  # bytes of stderr that an error carries
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """The end of a job; `stderr_tail` is the last of its stderr, read only when it did not exit with 0."""
 
     job_id: str
-    ending: Ending = field(repr=False)
+    ending: Ending
     stderr_tail: bytes = b""
-    encoded_termination: bytes = field(repr=False, default=b"")
-    encoded_usage: bytes = field(repr=False, default=b"")
+    encoded_termination: bytes = b""
+    encoded_usage: bytes = b""
 
     @property
     def ok(self) -> bool:
@@ -68,16 +68,19 @@ class Result:
             raise JobFailed(f"job {self.job_id} {self.ending.words}", result=self)
         return self
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.job_id}: {self.ending.words}>"
+
     def __str__(self) -> str:
         return f"job {self.job_id} {self.ending.words}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Completed(Result):
     """The end of a job that was run with its output collected."""
 
-    stdout: bytes = field(repr=False, default=b"")
-    stderr: bytes = field(repr=False, default=b"")
+    stdout: bytes = b""
+    stderr: bytes = b""
 
 
 def completed(result: Result, *, stdout: bytes, stderr: bytes) -> Completed:

@@ -172,12 +172,12 @@ class _Detail:
 
 
 @asynccontextmanager
-async def time_limit(seconds: float | None) -> AsyncIterator[None]:
-    """Gives up what is inside after `seconds`, as Timeout; None never does."""
+async def time_limit(seconds: float | None, *, of: float | None = None) -> AsyncIterator[None]:
+    """Gives up what is inside after `seconds`, the rest `of` what was allowed, as Timeout; None never does."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except errors.Timeout:
         raise
     except TimeoutError as error:
-        raise errors.Timeout(f"not done within {seconds:g} seconds") from error
+        raise errors.Timeout(f"not done within {seconds if of is None else of:g} s") from error

@@ -26,7 +26,7 @@ def test_of_a_job_that_could_not_be_started(jobctl: Jobctl) -> None:
 def test_it_gives_up_when_told(jobctl: Jobctl) -> None:
     job = jobctl.text("start", "--", *programs.sleep())
     done = jobctl("wait", "--timeout", "300ms", job)
-    assert (done.returncode, done.stderr) == (125, b"error: not done within 0.3 seconds\n")
+    assert (done.returncode, done.stderr) == (125, b"error: not done within 0.3 s\n")
     assert jobctl.json("status", job)[0]["state"] == "running"
     jobctl("stop", job)
 

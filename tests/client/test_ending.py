@@ -93,6 +93,7 @@ def test_a_result_that_is_checked() -> None:
     assert good.ok
     assert good.check() is good
     bad = Result("0199", Ending(EXITED, exit_code=3), stderr_tail=b"no such \xff thing\n")
+    assert repr(bad) == "<Result 0199: exited with code 3>"
     with pytest.raises(JobFailed, match=r"job 0199 exited with code 3") as raised:
         bad.check()
     assert str(raised.value).endswith("no such \ufffd thing")

@@ -1,5 +1,6 @@
 """Requests written by hand are what the generated classes would have sent."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,27 @@ def test_paths_are_arguments_too() -> None:
         (["true"], {"env": {"X": "\udcff"}}, "spec.env"),
         (["true"], {"output_cap": v1.OutputCap(max_bytes=-1)}, "spec.output_cap.max_bytes"),
         (["true"], {"output_cap": v1.OutputCap(max_bytes=2**64)}, "spec.output_cap.max_bytes"),
+        ([b"true"], {}, "spec.argv"),
+        (["true"], {"name": 3}, "spec.name"),
+        (["true"], {"labels": {"build": 42}}, "spec.labels"),
+        (["true"], {"env": {"HOME": None}}, "spec.env"),
+        (["true"], {"timeout": "10m"}, "spec.timeout"),
+        (["true"], {"stop_signal": "INT"}, "spec.stop_signal"),
+        (["true"], {"stop_signal": -15}, "spec.stop_signal"),
+        (["true"], {"limits": v1.Limits(cpus="1")}, "spec.limits.cpus"),  # type: ignore[arg-type]
+        (["true"], {"limits": v1.Limits(memory_bytes=-1)}, "spec.limits.memory_bytes"),
+        (["true"], {"limits": v1.Limits(memory_bytes=2**70)}, "spec.limits.memory_bytes"),
+        (["true"], {"limits": v1.Limits(memory_bytes=1.5e9)}, "spec.limits.memory_bytes"),  # type: ignore[arg-type]
+        (
+            ["true"],
+            {"limits": v1.Limits(io=[v1.IoLimit(path="/", read_bytes_per_second=1e7)])},  # type: ignore[arg-type]
+            "spec.limits.io[0].read_bytes_per_second",
+        ),
+        (
+            ["true"],
+            {"limits": v1.Limits(rlimits={"nofile": v1.RLimit(soft=-1)})},
+            "spec.limits.rlimits['nofile'].soft",
+        ),
     ],
 )
 def test_what_cannot_be_sent_is_refused_here(argv: Any, options: Any, field: str) -> None:
@@ -155,3 +177,29 @@ def test_request_ids_are_new_every_time() -> None:
     ids = {requests.new_request_id() for _ in range(100)}
     assert len(ids) == 100
     assert {len(one) for one in ids} == {32}
+
+
+def test_what_is_no_option_is_no_option() -> None:
+    options: Any = {"nmae": "build", "time": 3}
+    with pytest.raises(TypeError, match="no option of a job: nmae, time"):
+        requests.spec(["true"], **options)
+
+
+def test_what_cannot_be_sent_is_told_shortly() -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        requests.spec(["\udcff" * 1_000_000])
+    assert len(raised.value.message) < 100
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: requests.signal_job("0199", -1),
+        lambda: requests.stop("0199", signal=-1),
+        lambda: requests.listing(page_size=-1),
+        lambda: requests.update("0199", v1.Limits(pids=-1)),
+    ],
+)
+def test_a_number_does_not_become_another(wrong: Callable[[], bytes]) -> None:
+    with pytest.raises(InvalidArgument, match="is no whole number from 0 on: -1"):
+        wrong()

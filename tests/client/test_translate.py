@@ -151,4 +151,4 @@ async def test_a_time_limit_is_a_timeout_of_both_kinds() -> None:
             await asyncio.Event().wait()
     assert isinstance(raised.value, errors.Timeout)
     assert isinstance(raised.value, errors.JobctlError)
-    assert str(raised.value) == "not done within 0 seconds"
+    assert str(raised.value) == "not done within 0 s"
