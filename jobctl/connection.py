@@ -17,6 +17,7 @@ from grpclib.encoding.base import CodecBase
 from jobctl.errors import ConfigError, Internal, JobctlError
 from jobctl.translate import map_exceptions
 from jobwire.http2 import Channel
+from jobwire.pem import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -111,7 +112,7 @@ def tls_context(context: Context) -> ssl.SSLContext:
     except OSError as error:
         both = f"{context.cert} and {key}" if key else context.cert
         raise ConfigError(
-            f"cannot use the certificate {both}: {_reason(error)}",
+            f"cannot use the certificate {both}: {missing(context.cert, key) or _reason(error)}",
             hint="PEM, the certificate first; the key in the same file or in one of its own",
         ) from error
     return tls

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from jobwire.pem import missing
 from jobworker.errors import InvalidArgument, Unauthenticated
 from jobworker.policy import Caller
 
@@ -87,9 +88,8 @@ def server_context(*, cert: Path, key: Path | None, client_ca: Path) -> ssl.SSLC
         context.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ValueError) as error:
         what = f"certificate '{cert}'" + (f" with key '{key}'" if key else "")
-        raise _unusable(
-            what, error, field="cert", hint="give PEM; a key in a file of its own is --key"
-        ) from error
+        hint = "give PEM; a key in a file of its own is --key"
+        raise _unusable(what, missing(cert, key) or error, field="cert", hint=hint) from error
     try:
         context.load_verify_locations(client_ca)
     except (OSError, ValueError) as error:
@@ -152,7 +152,7 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted")
 
 
-def _unusable(what: str, error: Exception, *, field: str, hint: str) -> InvalidArgument:
+def _unusable(what: str, error: Exception | str, *, field: str, hint: str) -> InvalidArgument:
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return InvalidArgument(
         f"cannot use {what}: {str(reason).lower().replace('_', ' ')}", field=field, hint=hint

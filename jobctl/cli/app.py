@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from jobctl.cli.failure import WRONG_USAGE, run_to_end, tell
+from jobctl.cli.failure import WRONG_USAGE, run_to_end, tell, writing
 from jobctl.errors import InvalidArgument
 from jobwire import __version__
 
@@ -85,7 +85,8 @@ def dispatch(arguments: Sequence[str]) -> int:
         return WRONG_USAGE
 
     def work() -> int:
-        result = command(*bound.args, **bound.kwargs)
+        with writing():  # help is printed here
+            result = command(*bound.args, **bound.kwargs)
         return (asyncio.run(result) if asyncio.iscoroutine(result) else result) or 0
 
     return run_to_end(work, as_json=as_json)
@@ -127,6 +128,14 @@ def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _wrong_usage(error: CycloptsError) -> InvalidArgument:
-    message = str(error).splitlines()[0].partition(" Available ")[0].strip().rstrip(".?")
-    message = message[:1].lower() + message[1:].replace(". Did", "; did").replace('"', "'")
+    if isinstance(error, UnusedCliTokensError):
+        message = f"too many words: '{' '.join(error.unused_tokens or ())}'"
+    else:
+        message = _sentence(error)
     return InvalidArgument(message, hint=" ".join(("jobctl", *(error.command_chain or ()), "--help")))
+
+
+def _sentence(error: CycloptsError) -> str:
+    """The first sentence of what the parser says, as ours begin and end."""
+    message = str(error).splitlines()[0].partition(" Available ")[0].strip().rstrip(".?")
+    return message[:1].lower() + message[1:].replace(". Did", "; did").replace('"', "'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS
@@ -12,7 +13,7 @@ from jobctl.ending import WORKER_FAILED
 from jobctl.errors import AmbiguousJob, InvalidArgument, JobctlError, JobFailed, OutputGap, StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WRONG_USAGE = 2
 
@@ -21,7 +22,10 @@ def run_to_end(work: Callable[[], int], *, as_json: bool = False) -> int:
     """Does a command's work and returns its exit status, having told on stderr what went wrong."""
     gc.enable()
     try:
-        return work()
+        status = work()
+        with writing():
+            sys.stdout.flush()
+        return status
     except JobctlError as error:
         tell(error, as_json=as_json)
         return status_of(error)
@@ -29,6 +33,22 @@ def run_to_end(work: Callable[[], int], *, as_json: bool = False) -> int:
         return SIGPIPE_STATUS
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Data is written to our stdout; raises JobctlError when it cannot be, BrokenPipeError when nobody reads."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write("the output", error) from error
+
+
+def cannot_write(what: str, error: OSError) -> JobctlError:
+    """Our own side of things: a disk that is full, a folder that is not there."""
+    return JobctlError(f"cannot write {what}: {(error.strerror or str(error)).lower()}")
 
 
 def status_of(error: JobctlError) -> int:

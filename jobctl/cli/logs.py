@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS, parse, render
+from jobctl.cli.failure import cannot_write
 from jobctl.cli.runloop import Plain, View
 from jobctl.cli.session import DEFAULT, Session, read
-from jobctl.cli.sink import Sink, cannot_write, while_read
+from jobctl.cli.sink import Sink, while_read
 from jobctl.ending import Ending, parse_ending
 from jobctl.errors import Internal, InvalidArgument, JobctlError
 from jobctl.events import End, Stream
@@ -153,6 +154,8 @@ def _view(flags: LogFlags, session: Session, saving: Saving | None) -> View:
 def _saving(flags: LogFlags) -> Saving | None:
     if flags.output is None:
         return None
+    if not flags.output:
+        raise InvalidArgument("--output: no file is named", field="--output")
     from jobctl.cli.saving import Saving  # noqa: PLC0415 - few save
 
     return Saving(flags.output)

@@ -31,7 +31,7 @@ async def run(
     verbose
         Say when the connection broke.
     """
-    spec = requests.spec(program(argv), **flags.options())
+    spec = requests.spec(program(argv, verb="run"), **flags.options())
     request = requests.start(spec, request_id=flags.request_id or requests.new_request_id(), job_id=flags.id)
     async with session.client() as client:
         if session.as_json:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from jobctl import requests
 from jobctl.cli import INTERRUPTED, SIGPIPE_STATUS
-from jobctl.cli.failure import note, run_to_end, say
-from jobctl.cli.sink import Sink, cannot_write, while_read
+from jobctl.cli.failure import cannot_write, note, run_to_end, say
+from jobctl.cli.sink import Sink, while_read
 from jobctl.connection import Connection
 from jobctl.contexts import choose
 from jobctl.ending import EXITED, SIGNALED, STOPPED, Ending, parse_ending

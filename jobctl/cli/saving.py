@@ -12,8 +12,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self, TextIO
 
-from jobctl.cli.failure import note
-from jobctl.cli.sink import cannot_write
+from jobctl.cli.failure import cannot_write, note
 from jobctl.errors import JobctlError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
+from jobctl.cli.failure import writing
 from jobctl.cli.runloop import PATIENCE
 from jobctl.client import Client
 from jobctl.contexts import choose
@@ -62,8 +63,9 @@ DEFAULT = Session()
 
 
 def show(line: str) -> None:
-    """A line of data."""
-    sys.stdout.write(line + "\n")
+    """A line of data; raises JobctlError when it cannot be written, BrokenPipeError when nobody reads."""
+    with writing():
+        sys.stdout.write(line + "\n")
 
 
 def read(option: str, parser: Callable[[str], T], text: str, *, hint: str = "") -> T:

@@ -16,8 +16,6 @@ import select
 import stat
 from typing import TYPE_CHECKING, Self
 
-from jobctl.errors import JobctlError
-
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -44,11 +42,6 @@ class Sink:
                 left = left[os.write(self._open, left) :]
             except BlockingIOError:
                 await _writable(self._open)
-
-
-def cannot_write(what: str, error: OSError) -> JobctlError:
-    """Our own side of things: a disk that is full, a folder that is not there."""
-    return JobctlError(f"cannot write {what}: {(error.strerror or str(error)).lower()}")
 
 
 class while_read:

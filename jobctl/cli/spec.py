@@ -98,10 +98,10 @@ def _keep(text: str) -> types.Keep:
     return types.Keep(known[text.lower()])
 
 
-def program(argv: tuple[str, ...]) -> tuple[str, ...]:
+def program(argv: tuple[str, ...], *, verb: str) -> tuple[str, ...]:
     """The argv, which must not be empty; raises InvalidArgument."""
     if not argv:
         raise InvalidArgument(
-            "no program given", field="argv", hint="jobctl start [OPTIONS] -- PROGRAM [ARGUMENTS]"
+            "no program given", field="argv", hint=f"jobctl {verb} [OPTIONS] -- PROGRAM [ARGUMENTS]"
         )
     return argv

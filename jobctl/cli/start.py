@@ -14,7 +14,7 @@ async def start(*argv: str, flags: JobFlags = NO_FLAGS, session: Session = DEFAU
     argv
         The program and its arguments; put -- before it.
     """
-    words, options = program(argv), flags.options()
+    words, options = program(argv, verb="start"), flags.options()
     async with session.client() as client:
         job = await client.start(words, request_id=flags.request_id, job_id=flags.id, **options)
         if session.as_json:

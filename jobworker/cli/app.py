@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from jobwire import __version__
 from jobworker.errors import InvalidArgument, JobworkerError
@@ -68,5 +68,7 @@ def _tell(message: str, *, hint: str, status: int = WRONG_USAGE) -> int:
 
 def _sentence(error: CycloptsError) -> str:
     """The first sentence of what the parser says, as ours begin and end."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"too many words: '{' '.join(error.unused_tokens or ())}'"
     text = str(error).strip().splitlines()[0].partition(" Available ")[0].strip().rstrip(".?")
     return (text[:1].lower() + text[1:]).replace(". Did", "; did").replace('"', "'")

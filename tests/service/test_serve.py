@@ -91,6 +91,12 @@ def test_a_certificate_that_is_not_there(worker: Worker, tmp_path: Path) -> None
     assert f"cannot use certificate '{missing}'" in said
 
 
+def test_a_certificate_without_its_key(worker: Worker, tmp_path: Path) -> None:
+    bare = str(worker.certificates.authority)
+    said = complaint(serve(worker, state=tmp_path / "s", cert=bare))
+    assert f"cannot use certificate '{bare}': no private key in it" in said
+
+
 async def test_sigterm_ends_followers_with_an_invitation_and_leaves_jobs_running(
     make_worker: MakeWorker,
 ) -> None:
