@@ -125,8 +125,9 @@ class SupervisorLink:
             welcome = await self._connection.ask({"op": "hello", "protocol": PROTOCOL})
             return int(welcome["pid"]), len(await self.list())
         except (OSError, LinkLostError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise Unavailable(
-                f"no supervisor answers in '{self._state}': {error}", hint="jobworker serve starts one"
+                f"no supervisor answers in '{self._state}': {reason}", hint="jobworker serve starts one"
             ) from error
 
     async def close(self) -> None:

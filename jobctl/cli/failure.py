@@ -70,9 +70,11 @@ def tell(error: JobctlError, *, as_json: bool) -> None:
 
 def tell_lines(message: str, hint: str) -> None:
     """The two lines; no second one without a hint."""
-    say(f"error: {message}")
+    from jobctl.cli.render import plain  # noqa: PLC0415 - errors are the exception
+
+    say(f"error: {plain(message)}")
     if hint:
-        say(f"hint: {hint}")
+        say(f"hint: {plain(hint)}")
 
 
 def note(text: str) -> None:

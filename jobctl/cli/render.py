@@ -88,4 +88,11 @@ def command(argv: Sequence[str]) -> str:
     """A command line that a shell would read as these arguments, on one line."""
     from shlex import join  # noqa: PLC0415
 
-    return join(argv).replace("\n", "\\n")
+    return plain(join(argv))
+
+
+def plain(text: str) -> str:
+    """On one line, and without what a terminal would obey: control characters as Python writes them."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Row = tuple[str, str]
 
-_WORTH_TELLING_USEC = 10_000
+_WORTH_TELLING_USEC = 50_000  # less is shown as 0 s
 _RATES = (
     ("read_bytes_per_second", "read {}/s", render.size),
     ("write_bytes_per_second", "write {}/s", render.size),
@@ -35,7 +35,7 @@ def rows(record: JobRecord) -> list[Row]:
         ("each", _of_each(limits)),
         *(("unlimited", f"{entry.limit}: {entry.reason}") for entry in record.limits_not_in_force),
     ]
-    return [(name, text) for name, text in found if text]
+    return [(name, render.plain(text)) for name, text in found if text]
 
 
 def _cpu(usage: Usage, limits: Limits) -> str:

@@ -44,7 +44,7 @@ def lines(record: JobRecord, now: datetime) -> list[str]:
     title = f"{record.spec.name} ({record.job_id})" if record.spec.name else record.job_id
     user = "" if record.uid is None else f" as uid {record.uid}"
     rows = [
-        ("command", f"{render.command(record.spec.argv)}  in {record.workdir}{user}"),
+        ("command", f"{render.command(record.spec.argv)}  in {render.plain(record.workdir)}{user}"),
         ("state", _state(record, now)),
         *resources.rows(record),
         ("output", "" if record.output is None else output(record.output)),

@@ -4,8 +4,11 @@ import os
 import re
 from collections.abc import Callable
 
+import pytest
+
 from tests.cli.conftest import Jobctl, read_until
 from tests.harness import programs
+from tests.harness.worker import PATIENCE
 
 HEAD = ["ID", "NAME", "STATE", "OWNER", "AGE", "RESULT", "COMMAND"]
 
@@ -77,6 +80,34 @@ def test_everybodys_jobs_for_those_who_may(jobctl: Jobctl, as_client: Callable[[
     job = jobctl.text("start", "--label", "e=1", "--", "true")
     assert [one["id"] for one in as_client("carol").json("list", "--label", "e=1")] == [job]
     assert as_client("bob").json("list", "--label", "e=1") == []
+
+
+def test_no_command_gives_orders_to_the_terminal(jobctl: Jobctl) -> None:
+    job = jobctl.text(
+        "start", "--name", "colourful", "--", "printf", "\x1b[2J\r\t%s", "two\nlines \x9b\u2028"
+    )
+    row = jobctl.text("list", "--name", "colourful").split("\n")[1]
+    assert row.split("\t")[-1] == r"printf '\x1b[2J\r\t%s' 'two\nlines \x9b\u2028'"
+    assert r"printf '\x1b[2J\r\t%s'" in jobctl.text("status", job)
+    wrong = jobctl("start", "--", "no\x1b[2J\nsuch").stderr.decode().splitlines()
+    assert wrong[0].startswith(r"error: cannot start 'no\x1b[2J\nsuch'")
+    assert len(wrong) == 2
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["list", "-q"], ["worker"], ["start", "--", "true"], ["context", "list"], ["list", "--help"]],
+)
+def test_data_that_cannot_be_written_is_an_error(
+    jobctl: Jobctl, arguments: list[str], unbuffered: str
+) -> None:
+    jobctl.text("start", "--", "true")
+    jobctl.environment["PYTHONUNBUFFERED"] = unbuffered
+    with open("/dev/full", "wb") as full:
+        process = jobctl.begin(*arguments, stdout=full.fileno())
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (125, b"error: cannot write the output: no space left on device\n")
 
 
 def test_wrong_usage(jobctl: Jobctl) -> None:

@@ -167,6 +167,11 @@ def test_where_nothing_can_be_written_nobody_is_asked(
     assert done.stderr.decode().splitlines()[0].endswith(f": {reason}")
 
 
+def test_a_file_without_a_name(jobctl: Jobctl, mixed: str) -> None:
+    done = jobctl("logs", mixed, "--output", "")
+    assert (done.returncode, done.stderr) == (2, b"error: --output: no file is named\n")
+
+
 def test_a_disk_that_fills_leaves_a_part(jobctl: Jobctl, mixed: str, tmp_path: Path) -> None:
     """As a limit on the size of files stands for it: what was written stays, and is not taken for all."""
     script = 'ulimit -f 2048; exec "$@"'

@@ -83,6 +83,7 @@ def test_the_same_request_is_the_same_job(jobctl: Jobctl) -> None:
     [
         (["start"], "no program given"),
         (["start", "--"], "no program given"),
+        (["list", "one", "two"], "too many words: 'one two'"),
         (["start", "--nmae", "x", "--", "true"], "unknown option"),
         (["start", "--memory", "5x", "--", "true"], "--memory: '5x' is no size"),
         (["start", "--cpus", "0", "--", "true"], "--cpus: '0' is no number of cores"),
@@ -104,3 +105,11 @@ def test_wrong_usage_is_two_lines_and_2(jobctl: Jobctl, arguments: list[str], sa
     assert all(line.startswith("hint: ") for line in lines[1:])
     assert len(lines) <= 2
     assert not lines[0].endswith(".")
+
+
+@pytest.mark.parametrize("verb", ["start", "run"])
+def test_what_is_missing_is_shown_for_the_verb_that_was_typed(jobctl: Jobctl, verb: str) -> None:
+    assert (
+        jobctl(verb).stderr.decode().splitlines()[1]
+        == f"hint: jobctl {verb} [OPTIONS] -- PROGRAM [ARGUMENTS]"
+    )
