@@ -1,7 +1,8 @@
 """How certificates and keys lie on disk: what each file is called, who may read it, and that none is lost by accident.
 
 A file that holds a private key has mode 0600 from the moment it exists, whatever the umask. A file that is there is
-never replaced unless asked, and then by rename, so that a reader sees the old one or the new one, whole.
+never replaced unless asked, and then by rename, so that a reader sees the old one or the new one, whole. What was
+reported as written is on the disk: keys cannot be made again, and are often moved elsewhere at once.
 """
 
 import contextlib
@@ -63,6 +64,8 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
         with open(fd, "wb") as file:
             os.fchmod(fd, mode)
             file.write(data)
+            file.flush()
+            os.fsync(fd)
     except BaseException:
         path.unlink()  # a truncated key is worse than none
         raise
@@ -93,6 +96,8 @@ def _write_all(files: dict[Path, tuple[bytes, int]], *, replace: bool) -> list[P
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (write_over if replace else write_new)(path, data, mode=mode)
             written.append(path)
+        for directory in {path.parent for path in written}:
+            _sync_names(directory)
     except OSError:
         if not replace:
             with contextlib.suppress(OSError):
@@ -100,3 +105,12 @@ def _write_all(files: dict[Path, tuple[bytes, int]], *, replace: bool) -> list[P
                     path.unlink()
         raise
     return written
+
+
+def _sync_names(directory: Path) -> None:
+    """A new name is on the disk when its directory is (fsync(2))."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
