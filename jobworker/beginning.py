@@ -33,14 +33,15 @@ class Present:
     rest: Record | None
 
 
-def look(output: OpenOutput, *, ended: bool) -> Present:
-    """The present of an output; `ended`: nothing will be written any more."""
+def look(output: OpenOutput, *, written: int | None) -> Present:
+    """The present of an output; `written`: how many bytes in all, None while the job may write more."""
     header = output.header()
     count = count_records(output.index)
     indexed = end_at(output.index, count - 1) if count else 0
-    rest = unindexed(output, header, cursor=indexed) if ended else None
+    rest = unindexed(output, header, cursor=indexed) if written is not None else None
     stored = indexed if rest is None else rest.end
     size = max(stored, output.status().st_size, header.head) + header.dropped
+    size = max(size, written or 0)
     return Present(header, stored, size, rest)
 
 

@@ -28,23 +28,24 @@ async def follow(source: OutputSource, *, outputs: Outputs, span: Span) -> Async
 
     Raises InvalidArgument for an offset beyond the output, Unavailable when the job is not launched yet.
     """
-    ended = source.ended.done()
+    written = source.written
     with ExitStack() as resources:
         try:
             output = resources.enter_context(outputs.open(source.job_id, source.directory))
         except FileNotFoundError:
             yield _without_files(source, span)
             return
-        reader = await _begin(output, span, ended=ended)
+        reader = await _begin(output, span, written=written)
         if span.begins_elsewhere:
             yield [events.position(reader.cursor)]
         watching = resources.enter_context(ExitStack())
         changed: asyncio.Event | None = None
         while True:
             if span.follow:
-                ended = source.ended.done()  # asked before reading: by then all output was there
+                written = source.written  # asked before reading: by then all output was there
             is_over = _has_come(span.until_ns)
-            batch = await reader.read(ended=ended)
+            batch = await reader.read(written=written)
+            ended = written is not None
             if reader.exhausted and (ended or is_over or reader.has_stopped or not span.follow):
                 record = source.ended.result() if ended else None
                 yield [*batch, events.end(record, final_offset=reader.cursor)]
@@ -68,18 +69,21 @@ def _without_files(source: OutputSource, span: Span) -> list[Event]:
     if not source.ended.done():
         raise Unavailable("the job is only just starting", hint="try again", job_id=source.job_id)
     position = [events.position(span.offset)] if span.begins_elsewhere else []
-    return [*position, events.end(source.ended.result(), final_offset=span.offset)]
+    size = source.written or 0
+    stop = max(span.offset, size if span.until_offset is None else min(size, span.until_offset))
+    missing = [events.gap(span.offset, stop, events.DAMAGED)] if stop > span.offset else []
+    return [*position, *missing, events.end(source.ended.result(), final_offset=stop)]
 
 
-async def _begin(output: OpenOutput, span: Span, *, ended: bool) -> Reader:
-    present = beginning.look(output, ended=ended)
+async def _begin(output: OpenOutput, span: Span, *, written: int | None) -> Reader:
+    present = beginning.look(output, written=written)
     if span.offset > present.size:
         raise InvalidArgument(
             f"offset {span.offset} is beyond the output, which has {present.size} bytes",
             field="offset",
             hint="begin at 0 or at the end of what you have",
         )
-    stop = beginning.find_stop(output, span, present, ended=ended)
+    stop = beginning.find_stop(output, span, present, ended=written is not None)
     begin = await beginning.find(output, span, present, stop=stop)
     return Reader(output, span, begin=begin, stop=stop)
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -64,9 +65,20 @@ class OutputSource:
     directory: Path
     ended: asyncio.Future[JobRecord]
 
+    @property
+    def written(self) -> int | None:
+        """How many bytes the job has written, as its record tells; None while it may write more."""
+        if not self.ended.done():
+            return None
+        output = self.ended.result().output
+        return 0 if output is None else output.size
+
 
 class Jobs:
-    """All jobs. Records it gives back are its own live ones: encode them before the next await, change nothing."""
+    """All jobs. Records it gives back are its own live ones: encode them before the next await, change nothing.
+
+    `ended` is told of each job that has ended.
+    """
 
     def __init__(
         self,
@@ -75,11 +87,13 @@ class Jobs:
         link: SupervisorLink,
         *,
         kept: Keeping = EVERYTHING,
+        ended: Callable[[str], None] | None = None,
     ) -> None:
         self._default_cap = kept.default_cap
         self._state = state
         self._store = store
         self._link = link
+        self._told = ended
         self._live = LiveJobs(state, store, link, ended=self._on_ended)
         self._ended = EndedJobs(state, store, forget=self._live.forget)
         self._retention = Retention(self._ended, kept.retention)
@@ -232,6 +246,8 @@ class Jobs:
         return self._ended.totals.size
 
     def _on_ended(self, job_id: str) -> None:
+        if self._told is not None:
+            self._told(job_id)
         self._ended.add(job_id)
         self._retention.job_ended()
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from generated.jobworker.v1 import JobRecord, StartStage
 from jobwire.codec import decode
 from jobworker import limits, reconcile, records, removal
+from jobworker.errors import JobworkerError
 from jobworker.lifecycle import ENDED, STARTING
 from jobworker.records import fields
 from jobworker.statedir import StateDirectory
@@ -64,6 +65,7 @@ class LiveJobs:
         self._link = link
         self._jobs: dict[str, LiveJob] = {}
         self._recent: dict[str, LiveJob] = {}
+        self._is_of_this_boot = True
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -91,7 +93,10 @@ class LiveJobs:
                 self._store.update(record)
             else:
                 self._jobs[job_id] = LiveJob(record)
+        self._is_of_this_boot = self._state.is_of_this_boot()
         await self._link.open(attach=self._attach, launched=self._on_launched, exited=self._on_exited)
+        if not self._is_of_this_boot:
+            self._note_boot()
 
     def launch(
         self, record: JobRecord, request: Mapping[str, object], *, unix_nano: int, request_id: str
@@ -199,10 +204,25 @@ class LiveJobs:
         for job_id in listed.keys() - self._jobs.keys():
             self._end_stray(job_id)
 
+    def _note_boot(self) -> None:
+        """Once what an earlier boot left is settled, and that is written."""
+        self._is_of_this_boot = True
+        try:
+            self._store.flush()
+            self._state.note_boot()
+        except (OSError, JobworkerError) as error:  # then the next start takes less for certain
+            logger.warning("the boot cannot be noted: %s", error)
+
     def _settle(self, job: LiveJob, listed: ListedJob | None) -> None:
         record = job.record
         state, directory = record.state, self._state.job(record.job_id)
-        job.record = reconcile.settle(record, listed=listed, directory=directory, unix_nano=time.time_ns())
+        job.record = reconcile.settle(
+            record,
+            listed=listed,
+            directory=directory,
+            unix_nano=time.time_ns(),
+            is_of_this_boot=self._is_of_this_boot,
+        )
         if job.record.state == state:
             return
         self._store.update(job.record)

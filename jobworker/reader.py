@@ -43,8 +43,12 @@ class Reader:
         """Whether all that was asked for is delivered, whatever the job still writes."""
         return self._stop is not None and self.cursor >= self._stop
 
-    async def read(self, *, ended: bool) -> list[Event]:
-        """The next batch of events; empty only when exhausted. `ended`: nothing will be written any more."""
+    async def read(self, *, written: int | None) -> list[Event]:
+        """The next batch of events; empty only when exhausted.
+
+        `written`: how many bytes the job has written in all, None while it may write more.
+        """
+        ended = written is not None
         batch: list[Event] = []
         while not batch and not self.has_stopped:
             place = self._place()
@@ -52,12 +56,12 @@ class Reader:
             if not batch:
                 self._load(ended=ended)
                 if not self._page:
-                    batch = [] if self.has_stopped else self._pass_missing(ended=ended)
+                    batch = [] if self.has_stopped else self._pass_missing(written)
                     break
                 batch = await self._next()
                 self._share(place, batch)
         self._load(ended=ended)
-        self.exhausted = self.has_stopped or not (self._page or self._missing(ended=ended))
+        self.exhausted = self.has_stopped or not (self._page or self._missing(written))
         return batch
 
     async def _next(self) -> list[Event]:
@@ -98,15 +102,19 @@ class Reader:
         self._page.clear()
         return [gap]
 
-    def _pass_missing(self, *, ended: bool) -> list[Event]:
-        missing = self._missing(ended=ended)
+    def _pass_missing(self, written: int | None) -> list[Event]:
+        missing = self._missing(written)
         if missing is None:
             return []
         self.is_full = missing[1] == events.CAP
         return self._pass(*missing)
 
-    def _missing(self, *, ended: bool) -> tuple[int, GapReason] | None:
-        """How far, and why, nothing is stored at the cursor; what the cap drops is told once, then at the end."""
+    def _missing(self, written: int | None) -> tuple[int, GapReason] | None:
+        """How far, and why, nothing is stored at the cursor; what the cap drops is told once, then at the end.
+
+        What was written and is not there at all was taken by a power failure.
+        """
+        ended = written is not None
         header = self._output.header()
         if header.head > self.cursor:
             return header.head, events.RETENTION
@@ -114,6 +122,8 @@ class Reader:
             stored = self._output.status().st_size
             if stored <= self.cursor < stored + header.dropped:
                 return stored + header.dropped, events.CAP
+        if written is not None and written > self.cursor:
+            return written, events.DAMAGED
         return None
 
     def _place(self) -> Place:

@@ -3,7 +3,8 @@
 Decides from three witnesses: the supervisor, which holds the jobs that run; the exit record, which the
 supervisor writes before it lets go of a job; and the job's directory, in which it writes down what it begins
 before it gives the order. A supervisor of another boot, or a killed one, holds nothing: such jobs are lost unless an
-exit record tells their end. One job's damaged file decides about that job alone.
+exit record tells their end. After a boot the directory is no witness: what was written last may not have reached the
+disk. One job's damaged file decides about that job alone.
 """
 
 from __future__ import annotations
@@ -52,10 +53,18 @@ def decide(state: JobState, *, listed: ListedJob | None, has_exit: bool, was_beg
     return Verdict.LOST
 
 
-def settle(record: JobRecord, *, listed: ListedJob | None, directory: Path, unix_nano: int) -> JobRecord:
+def settle(
+    record: JobRecord,
+    *,
+    listed: ListedJob | None,
+    directory: Path,
+    unix_nano: int,
+    is_of_this_boot: bool = True,
+) -> JobRecord:
     """What is true of the job now: the record given, changed, or another one in its place."""
     ended = _as_its_exit_tells(record, directory)
-    verdict = decide(record.state, listed=listed, has_exit=ended is not None, was_begun=_was_begun(directory))
+    was_begun = not is_of_this_boot or _was_begun(directory)
+    verdict = decide(record.state, listed=listed, has_exit=ended is not None, was_begun=was_begun)
     if ended is not None:
         return ended
     if verdict is Verdict.RUNS:

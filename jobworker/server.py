@@ -30,6 +30,7 @@ from jobwire import __version__
 from jobwire.codec import Codec
 from jobwire.http2 import Protocol, Server
 from jobworker.doorbell import Doorbell
+from jobworker.durability import Durability
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
 from jobworker.identity import Identity, reload_context, server_context
 from jobworker.jobs import Jobs
@@ -97,12 +98,15 @@ async def _domain(settings: Settings) -> AsyncIterator[Domain]:
     async with AsyncExitStack() as resources:
         state = StateDirectory.open(settings.state, scratch=settings.scratch)
         resources.callback(state.close)
-        database = Database.open(state.path, loop=asyncio.get_running_loop())
+        durability = Durability(state)
+        resources.push_async_callback(durability.close)
+        loop = asyncio.get_running_loop()
+        database = Database.open(state.path, loop=loop, committed=durability.record_written)
         resources.callback(database.close)
         link = SupervisorLink(state.path, cgroup_root=settings.cgroup_root)
         resources.push_async_callback(link.close)
         kept = keeping(settings)
-        jobs = Jobs(state, JobStore(database), link, kept=kept)
+        jobs = Jobs(state, JobStore(database), link, kept=kept, ended=durability.job_ended)
         resources.push_async_callback(_leave, jobs, link)
         await jobs.open()
         clients = ClientStore(database, uid_range=settings.uid_range)

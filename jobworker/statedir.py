@@ -1,6 +1,7 @@
 """The state directory: made, checked, locked; and where in it, or beside it, things are.
 
 Decides who may look in: jobs may pass through to their own scratch directories and see nothing else.
+Knows whether the machine was started anew since: then what had not reached the disk is not in the files.
 One server at a time holds the lock, as long as it lives. What the files contain is not known here.
 """
 
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobworker.errors import FailedPrecondition
+from jobworker.supervisor import exitrecord
 
 LOCK_NAME = "lock"
+BOOT_NAME = "boot"
 JOBS_NAME = "jobs"
 SCRATCH_NAME = "scratch"
 SCRATCH_ELSEWHERE = Path("/var/tmp")  # noqa: S108 - a directory of our own in there, checked below
@@ -51,6 +54,17 @@ class StateDirectory:
         """Lets the next server in."""
         os.close(self.lock_fd)
 
+    def is_of_this_boot(self) -> bool:
+        """Whether all that was ever written in it is there; False when in doubt."""
+        try:
+            return (self.path / BOOT_NAME).read_text() == _boot()
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def note_boot(self) -> None:
+        """From here on what is in it is of this boot, or settled; OSError."""
+        (self.path / BOOT_NAME).write_text(_boot())
+
     def job(self, job_id: str) -> Path:
         """The job's own directory: its output and its exit record."""
         return self.jobs / job_id
@@ -58,6 +72,10 @@ class StateDirectory:
     def job_scratch(self, job_id: str) -> Path:
         """The directory that the job itself may write to."""
         return self.scratch / job_id
+
+
+def _boot() -> str:
+    return exitrecord.read_boot_id() + "\n"
 
 
 def make(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Kernel calls that Python's `os` does not have: one small function each, OSError on failure, no policy.
 
-Every call goes through ctypes.PyDLL, which keeps the interpreter lock: a child made by clone3 while another
-thread held a lock of libc or of the interpreter would hang in its first allocation. Standard library only,
+Calls go through ctypes.PyDLL, which keeps the interpreter lock: a child made by clone3 while another
+thread held a lock of libc or of the interpreter would hang in its first allocation. Only what waits for the
+disk lets go of it, and is nothing for a process that clones. Standard library only,
 and the only place of the project that imports ctypes. Sources: the man pages of the calls, section 2.
 """
 
@@ -14,6 +15,7 @@ import select
 import struct
 
 _LIBC = ctypes.PyDLL(None, use_errno=True)
+_UNLOCKED_LIBC = ctypes.CDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
 _SYSCALL.restype = ctypes.c_long
 
@@ -222,6 +224,11 @@ class _Message:
         self._vector = ctypes.create_string_buffer(vector, len(vector))
         where = ctypes.addressof(self.control) if control else 0
         self.header = struct.pack("@PIPNPNi", 0, 0, ctypes.addressof(self._vector), 1, where, len(control), 0)
+
+
+def syncfs(fd: int) -> None:
+    """Returns when all of the file system that `fd` lies on is on the disk; other threads go on meanwhile."""
+    _check(_UNLOCKED_LIBC.syncfs(fd))
 
 
 def inotify_init() -> int:

@@ -5,7 +5,7 @@ SQLite, and nothing else; the only package that imports sqlite3.
 
 from jobworker.store.audit import AuditStore
 from jobworker.store.clients import ClientStore
-from jobworker.store.database import Database
+from jobworker.store.database import WAL_NAME, Database
 from jobworker.store.jobrecords import JobStore
 
-__all__ = ["AuditStore", "ClientStore", "Database", "JobStore"]
+__all__ = ["WAL_NAME", "AuditStore", "ClientStore", "Database", "JobStore"]

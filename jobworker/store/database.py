@@ -2,8 +2,8 @@
 
 Decides durability. The journal is a WAL with synchronous=NORMAL: a commit is in the kernel's hands when it
 returns, so killing the process loses nothing that was committed, in particular not the intent that is
-written before a job is launched. A power cut can lose the last commits (never the file's consistency), and
-with them the jobs' processes are gone as well. What must survive even that is written with `durably`.
+written before a job is launched. A power cut can lose the last commits (never the file's consistency) that
+nobody has synced; each commit is told to who may do so. What must survive even that is written with `durably`.
 
 Writes that something else can tell again after a crash are written behind: collected for a moment, the
 last of each key only, and committed together. The WAL is copied back into the file by a thread, since that
@@ -24,6 +24,7 @@ from jobworker.errors import FailedPrecondition, Internal, JobworkerError, Unava
 from jobworker.store.schema import APPLICATION_ID, MIGRATIONS
 
 FILE_NAME = "jobs.db"
+WAL_NAME = FILE_NAME + "-wal"
 BUSY_SECONDS = 5.0  # how long another process (`jobworker client add`) may hold the write lock
 BEHIND_SECONDS = 0.02  # long enough that a short job's whole life is one write
 RETRY_SECONDS = 1.0  # a full disk tells nobody when it has room again
@@ -46,10 +47,18 @@ class Conflict(Exception):
 
 
 class Database:
-    """An open jobs.db; used from one thread. With a loop, `later` writes behind; without, at once."""
+    """An open jobs.db; used from one thread. With a loop, `later` writes behind; without, at once.
+
+    `committed` is called after each commit.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path, *, loop: asyncio.AbstractEventLoop | None
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        *,
+        loop: asyncio.AbstractEventLoop | None,
+        committed: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         self._path = path
@@ -57,11 +66,18 @@ class Database:
         self._loop = loop
         self._behind: dict[Hashable, Callable[[], Statement]] = {}
         self._timer: asyncio.Handle | None = None
+        self._told = committed
         self._commits = 0
         self._checkpointing: asyncio.Future[None] | None = None
 
     @classmethod
-    def open(cls, directory: Path, *, loop: asyncio.AbstractEventLoop | None = None) -> Database:
+    def open(
+        cls,
+        directory: Path,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        committed: Callable[[], None] | None = None,
+    ) -> Database:
         """Opens, makes or migrates <directory>/jobs.db; FailedPrecondition when it is not one we can use."""
         path = directory / FILE_NAME
         try:
@@ -76,7 +92,7 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        return cls(connection, path, loop=loop)
+        return cls(connection, path, loop=loop, committed=committed)
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """All rows of a query, what was written behind included."""
@@ -171,6 +187,8 @@ class Database:
             self._timer = self._loop.call_later(RETRY_SECONDS, self._flush_in_loop)
 
     def _committed(self) -> None:
+        if self._told is not None:
+            self._told()
         self._commits += 1
         if self._loop is None or self._commits < CHECKPOINT_COMMITS:
             return

@@ -134,6 +134,10 @@ class JobStore:
         with contextlib.suppress(Unavailable):
             self._database.flush()
 
+    def flush(self) -> None:
+        """Writes all that was to be written later; Unavailable when that cannot be done now."""
+        self._database.flush()
+
     def get(self, job_id: str) -> bytes | None:
         """The encoded record; Unavailable when its last change cannot be written."""
         self._database.settle(job_id)

@@ -26,6 +26,12 @@ class ExitRecordError(ValueError):
     """Not an exit record, or one of a version this code does not know."""
 
 
+def read_boot_id() -> str:
+    """The kernel's name for the time since the machine was started (proc_sys_kernel(5))."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
 def blank(job: str, *, boot_id: str) -> ExitRecord:
     """The record of a job of which nothing is known yet; filled in as things happen."""
     return {

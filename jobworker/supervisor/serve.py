@@ -12,7 +12,7 @@ import socket
 import time
 
 from jobworker import syscalls
-from jobworker.supervisor import cgroup_setup, takeover
+from jobworker.supervisor import cgroup_setup, exitrecord, takeover
 from jobworker.supervisor.control import Listener, listen
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.journal import note
@@ -36,7 +36,7 @@ def run(
     `is_managed`: it ends when its service manager says so.
     """
     loop = Loop()
-    boot_id = _read_boot_id()
+    boot_id = exitrecord.read_boot_id()
     custody = nursery.custody
     engine = Engine(loop, jobs_fd=jobs_fd, boot_id=boot_id, started_ns=time.time_ns(), custody=custody)
     engine.is_managed = is_managed
@@ -88,8 +88,3 @@ def _watch_signals(loop: Loop, engine: Engine) -> None:
             engine.succession.upgrade()
 
     loop.watch(fd, READ, on_signal)
-
-
-def _read_boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()

@@ -209,12 +209,12 @@ async def test_who_takes_the_batch_of_another_still_looks_for_what_came_since(
     place = (source.job_id, source.directory)
     with outputs.open(*place) as output, outputs.open(*place):  # they share only where there are two
         first, second = (Reader(output, Span(follow=True), begin=0, stop=None) for _ in range(2))
-        assert data_of(parse(await first.read(ended=False))) == b"one\n"
+        assert data_of(parse(await first.read(written=None))) == b"one\n"
         assert first.exhausted
         log.write(b"two\n")
-        assert data_of(parse(await second.read(ended=False))) == b"one\n"
+        assert data_of(parse(await second.read(written=None))) == b"one\n"
         assert not second.exhausted
-        assert data_of(parse(await second.read(ended=False))) == b"two\n"
+        assert data_of(parse(await second.read(written=None))) == b"two\n"
         assert second.exhausted
 
 
