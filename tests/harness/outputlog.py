@@ -15,6 +15,7 @@ from generated.jobworker.v1 import (
     Gap,
     JobRecord,
     JobState,
+    OutputInfo,
     Position,
     StreamOutputResponse,
     Termination,
@@ -78,8 +79,10 @@ class Log:
         assert os.pwrite(self.log, data, self.size) == len(data)
         self.size += len(data)
 
-    def end(self) -> None:
-        self.ended.set_result(ENDED)
+    def end(self, *, written: int = 0) -> None:
+        """The job has ended; `written`: what its record says of that."""
+        record = JobRecord(state=ENDED.state, termination=ENDED.termination, output=OutputInfo(size=written))
+        self.ended.set_result(record)
 
     def close(self) -> None:
         os.close(self.log)

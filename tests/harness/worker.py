@@ -32,14 +32,20 @@ class Worker:
     """
 
     def __init__(
-        self, certificates: Certificates, *, options: Sequence[str] = (), like: Path | None = None
+        self,
+        certificates: Certificates,
+        *,
+        options: Sequence[str] = (),
+        like: Path | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.certificates = certificates
         self.options = list(options)
         self.log: deque[str] = deque(maxlen=1000)
         self.address = ""
         # Short, so that the path of a unix socket fits, and searchable, so that jobs of other users reach their scratch.
-        self.directory = Path(tempfile.mkdtemp(prefix="jw-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="jw-"))
+        self.directory.mkdir(exist_ok=True)
         self.directory.chmod(0o711)
         self.state = self.directory / "state"
         self._server: subprocess.Popen[str] | None = None

@@ -63,6 +63,45 @@ async def test_neighbours_of_one_stream_are_one_chunk_with_the_time_of_the_first
     assert data_of(events) == b"line\n" * 1000
 
 
+@pytest.mark.parametrize("left", [0, 2, 4, 6])
+@pytest.mark.parametrize("indexed", [0, 1, 2])
+async def test_what_a_power_failure_took_is_a_gap(
+    log: Log, outputs: Outputs, left: int, indexed: int
+) -> None:
+    log.write(b"out\n")
+    log.write(b"err\n")
+    os.ftruncate(log.log, left)
+    os.ftruncate(log.index, (outputindex.HEADER_SIZE + indexed * outputindex.RECORD_SIZE) if indexed else 0)
+    log.end(written=8)
+    for offset in (0, 3, 7, 8):
+        events = await read(log, outputs, offset=offset, to_end=True)
+        stored, missing = b"out\nerr\n"[offset:left], max(left, offset)
+        assert data_of(events) == stored
+        lost = [(gap.from_, gap.to, gap.reason) for gap in events if isinstance(gap, Gap)]
+        assert [to for _, to, _ in lost] == [start for start, _, _ in lost[1:]] + [8] * bool(lost)
+        assert [start for start, _, _ in lost[:1]] == [missing] * (missing < 8)
+        assert {reason for _, _, reason in lost} <= {GapReason(GapReason.DAMAGED)}
+        assert isinstance(events[-1], End)
+        assert events[-1].final_offset == 8
+    with pytest.raises(InvalidArgument, match="beyond the output, which has 8 bytes"):
+        await read(log, outputs, offset=9, to_end=True)
+
+
+async def test_the_files_themselves_can_be_what_a_power_failure_took(log: Log, outputs: Outputs) -> None:
+    log.write(b"out\n")
+    os.unlink(log.directory / "output.idx")
+    log.end(written=4)
+    for span, gap, end in (
+        ({"to_end": True}, [Gap(to=4, reason=GapReason(GapReason.DAMAGED))], 4),
+        ({"offset": 2, "until_offset": 3}, [Gap(from_=2, to=3, reason=GapReason(GapReason.DAMAGED))], 3),
+        ({"offset": 4}, [], 4),
+    ):
+        assert await read(log, outputs, **span) == [
+            *gap,
+            End(termination=ENDED.termination, final_offset=end),
+        ]
+
+
 async def test_without_follow_the_stream_ends_at_the_present(log: Log, outputs: Outputs) -> None:
     log.write(b"abc")
     end = (await read(log, outputs))[-1]

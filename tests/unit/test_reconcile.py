@@ -46,6 +46,13 @@ def test_a_directory_in_which_nothing_was_written_down_is_of_a_job_that_was_neve
     assert settled.termination.reason == reason
 
 
+def test_after_a_boot_what_was_not_written_down_may_have_been_done(tmp_path: Path) -> None:
+    (tmp_path / "running").write_bytes(b"")
+    settled = settle(record(STARTING), listed=None, directory=tmp_path, unix_nano=NOW, is_of_this_boot=False)
+    assert settled.termination is not None
+    assert settled.termination.reason == EndReason.LOST
+
+
 def test_the_output_of_a_lost_job_is_mended(tmp_path: Path) -> None:
     header = outputindex.Header(pending=outputindex.STDERR)
     record_of_hi = outputindex.pack_record(2, stream=outputindex.STDOUT, time_ns=1)

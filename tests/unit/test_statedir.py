@@ -37,6 +37,17 @@ def test_a_second_server_is_told_who_is_there(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path / "state", scratch=tmp_path / "scratch").close()
 
 
+def test_what_is_not_surely_of_this_boot_is_not(tmp_path: Path) -> None:
+    state = StateDirectory.open(tmp_path / "state", scratch=tmp_path / "scratch")
+    assert not state.is_of_this_boot()
+    state.note_boot()
+    assert state.is_of_this_boot()
+    for other in (b"", b"another\n", b"\xff" * 37, (state.path / "boot").read_bytes()[:-1]):
+        (state.path / "boot").write_bytes(other)
+        assert not state.is_of_this_boot()
+    state.close()
+
+
 def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert statedir.make(Path("state")) == tmp_path / "state"
