@@ -60,6 +60,13 @@ class OpenOutput:
         os.close(self.index.fd)
         os.close(self.log)
 
+    def is_of(self, directory: Path) -> bool:
+        """Whether these are the files there now: the id of a job that was deleted may be another job's since."""
+        try:
+            return os.path.samestat(os.stat(f"{directory}/{INDEX_NAME}"), os.fstat(self.index.fd))
+        except FileNotFoundError:
+            return False
+
     def header(self) -> Header:
         """The index's header as it is now; while it is damaged, or not written yet, nothing is known to be dropped."""
         try:
@@ -118,7 +125,7 @@ class Outputs:
     def open(self, job_id: str, directory: Path) -> Iterator[OpenOutput]:
         """The job's output for one follower; FileNotFoundError when there are no files (yet, or any more)."""
         output = self._open.get(job_id)
-        if output is None:
+        if output is None or not output.is_of(directory):
             output = self._open[job_id] = OpenOutput(directory)
         output.followers += 1
         try:
@@ -126,7 +133,8 @@ class Outputs:
         finally:
             output.followers -= 1
             if not output.followers:
-                del self._open[job_id]
+                if self._open.get(job_id) is output:
+                    del self._open[job_id]
                 self._unwatch(output)
                 output.close()
 
