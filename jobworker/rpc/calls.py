@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from jobworker.errors import JobworkerError, Unauthenticated
-from jobworker.identity import Identity
+from jobworker.errors import JobworkerError, Unauthenticated, Unavailable
+from jobworker.identity import Identity, address_of
 from jobworker.policy import Caller
 from jobworker.rpc.streams import ServerStream
 
@@ -20,11 +20,12 @@ PATIENCE = 1.0  # seconds a peer has to take the reason why its call ends
 class Call:
     """One call being served: who makes it, and what is known of it for the audit."""
 
-    __slots__ = ("caller", "ending", "stream", "subject", "task", "verb", "waits")
+    __slots__ = ("address", "caller", "ending", "stream", "subject", "task", "verb", "waits")
 
     def __init__(self, stream: ServerStream, caller: Caller, *, verb: str, waits: bool) -> None:
         self.stream = stream
         self.caller = caller
+        self.address = address_of(stream.peer)  # now: a connection that is lost does not tell any more
         self.verb = verb
         self.waits = waits  # for a job, not for us: nothing is lost when it is ended and made again
         self.subject = ""  # the job or client it is about
@@ -70,12 +71,19 @@ class OpenCalls:
         self._end(list(self._calls), error)
 
     def recheck(self, identity: Identity, *, but: Call | None = None) -> None:
-        """Ends the calls of clients that are none any more, with what a new call of theirs would be told."""
+        """Ends the calls of clients that are none any more, with what a new call of theirs would be told.
+
+        Those of a client that was registered anew meanwhile end too: it may have other rights now.
+        """
         for call in self._calls - {but}:
             try:
-                identity.caller(call.stream.peer)
+                caller = identity.caller(call.stream.peer)
             except Unauthenticated as error:
                 self._end([call], error)
+                continue
+            if caller != call.caller:
+                anew = f"client '{caller.client_id}' was registered anew"
+                self._end([call], Unavailable(anew, hint="make the call again"))
 
     async def none(self) -> None:
         """Returns once no call is open."""

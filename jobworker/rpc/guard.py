@@ -27,7 +27,7 @@ from generated.jobworker.v1 import RunJobRequest, StartJobRequest
 from jobwire.codec import decode, encode
 from jobwire.wire import WireError
 from jobworker import errors, policy
-from jobworker.identity import Identity, address_of
+from jobworker.identity import Identity
 from jobworker.rpc import status, validate
 from jobworker.rpc.calls import Call, OpenCalls
 from jobworker.rpc.streams import Parts, Reply, ServerStream, receive
@@ -220,7 +220,7 @@ class Guard:
             client=call.caller.client_id,
             verb=call.verb,
             job=call.subject,
-            peer=address_of(call.stream.peer),
+            peer=call.address,
             decision="denied" if result is Status.PERMISSION_DENIED else "allowed",
             result=result.name.lower(),
         )

@@ -341,6 +341,30 @@ async def test_revocation_ends_open_streams_and_no_job(
             assert (await asyncio.wait_for(stays, PATIENCE)).out == b"ready\n"
 
 
+async def test_who_is_registered_anew_with_lesser_rights_does_not_follow_on(make_worker: MakeWorker) -> None:
+    """Also where the server has no time to look in between."""
+    worker = make_worker()
+    certificate = str(worker.certificates.of("carol"))
+    async with connected(worker, "bob") as bob, connected(worker, "carol") as carol:
+        job = await bob.start(*programs.ready_then_sleep())
+        async with following(carol, job.job_id) as ended:
+            os.kill(worker.pid, signal.SIGSTOP)
+            try:
+                for words in (["revoke", "carol"], ["add", "carol", "--cert", certificate]):
+                    command = [*jobworker("client", *words), "--state", str(worker.state)]
+                    done = await asyncio.create_subprocess_exec(
+                        *command, cwd=CHECKOUT, env=clean_environment()
+                    )
+                    assert await done.wait() == 0
+            finally:
+                os.kill(worker.pid, signal.SIGCONT)
+            with pytest.raises(GRPCError) as told:
+                await asyncio.wait_for(ended, PATIENCE)
+            assert as_refusal(told.value).status is Status.UNAVAILABLE
+            assert (await refusal(carol.get(job.job_id))).status is Status.NOT_FOUND
+        await bob.stop(job.job_id)
+
+
 async def test_a_revoked_follower_that_takes_nothing_is_cut_off(make_worker: MakeWorker) -> None:
     worker = make_worker()
     async with connected(worker) as alice:

@@ -1,11 +1,13 @@
 """The one door: roles by verb on the wire, what the audit remembers, and that nothing can be left out."""
 
+import asyncio
+import contextlib
 import sqlite3
 import uuid
 from typing import Any
 
 import pytest
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
 from generated.jobworker import v1
@@ -23,7 +25,7 @@ from jobworker.rpc.calls import OpenCalls
 from jobworker.rpc.guard import Guard
 from tests.harness import Worker, programs
 from tests.harness.certificates import CLIENTS
-from tests.service.client import PATIENCE, Client, collect, connected, refusal
+from tests.service.client import PATIENCE, Client, collect, connected, raw_channel, refusal, transport_of
 
 VERBS = [
     (service, verb)
@@ -111,6 +113,26 @@ async def test_who_changed_what_is_written_down(
         ("alice", "DeleteJob", "allowed", "ok"),
     ]
     assert ("carol", "DeleteJob", "denied", "permission_denied") in audited(worker, "")
+
+
+async def test_who_has_left_is_written_down_with_its_address(worker: Worker) -> None:
+    database = sqlite3.connect(f"file:{worker.state / 'jobs.db'}?mode=ro", uri=True)
+    with contextlib.closing(database):
+        before = database.execute("SELECT max(id) FROM audit").fetchone()[0] or 0
+        async with raw_channel(worker, "alice") as channel:
+            path = "/jobworker.v1.JobService/StartJob"
+            async with channel.request(path, Cardinality.UNARY_UNARY, bytes, bytes) as stream:
+                await stream.send_request()
+                transport = transport_of(channel)
+                host, port = transport.get_extra_info("sockname")
+                async with connected(worker) as alice:
+                    await alice.jobs.list_jobs(ListJobsRequest())  # by then the server knows of the call
+                    transport.abort()
+                    sql = "SELECT peer, result FROM audit WHERE id > ?"
+                    async with asyncio.timeout(PATIENCE):
+                        while not (rows := database.execute(sql, (before,)).fetchall()):
+                            await alice.jobs.list_jobs(ListJobsRequest())
+    assert rows == [(f"{host}:{port}", "cancelled")]
 
 
 async def test_a_run_is_written_down_when_it_begins(worker: Worker, alice: Client) -> None:
