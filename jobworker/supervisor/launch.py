@@ -96,7 +96,7 @@ class _Attempt:
         """A child whose directory is this job's from now on."""
         nursery, job, jobs_fd = self._launcher.nursery, self._spec.job, self._host.jobs_fd
         try:
-            seat = nursery.take()
+            seat = nursery.take(beside=self._host.count())
         except StartError:
             jobfiles.claim_empty(job, jobs_fd=jobs_fd)
             raise

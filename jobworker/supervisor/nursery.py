@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _READ = select.EPOLLIN  # what `loop` calls READ; not imported before the nurse is hired
 RESERVE = 32  # descriptors that are not used for jobs: ending one takes a few
+_TAKEN_OVER = 6  # descriptors of a job at a takeover: those that the keeper holds, and the output's files
+_NO_DESCRIPTORS = "the supervisor has no descriptors left for more jobs"
 _PATIENCE_MS = 10_000  # a nurse that takes longer is stuck
 
 
@@ -144,19 +146,21 @@ class Nursery:
         self._loop = loop
         loop.watch(self._socket, _READ, self._on_answer)
 
-    def take(self) -> Seat:
-        """A waiting child; StartError when none can be made."""
-        if not self._ready:
-            seat = self._await_child()
-            self.refill()  # launches come fast: the next is made while this one is sent on its way
-        else:
+    def take(self, *, beside: int) -> Seat:
+        """A waiting child, for a job beside so many others; StartError when none can be made, or held by a successor."""
+        if (beside + 1) * _TAKEN_OVER + 2 * RESERVE > _descriptor_limit():
+            raise StartError("setup", errno.EMFILE, _NO_DESCRIPTORS)
+        while self._ready:
             seat = self._ready.pop()
-        if seat.is_alive():
-            return seat
-        self._throw_away(seat)
-        self.doubt_clone()
-        self.refill()
-        return self._receive()
+            if seat.is_alive():
+                return seat
+            self._bury(seat)
+        seat = self._await_child()
+        if not seat.is_alive():
+            self._bury(seat)
+            seat = self._await_child()
+        self.refill()  # launches come fast: the next is made while this one is sent on its way
+        return seat
 
     def put_back(self, seat: Seat) -> None:
         """Takes back a child that was not needed."""
@@ -170,14 +174,11 @@ class Nursery:
     def refill(self) -> None:
         """Has the next child made, if there is none; a failure is for the launch that will need it."""
         if not self._ready and not self._asked:
-            with contextlib.suppress(BrokenPipeError):  # she is dead; found out when the child is needed
-                os.write(self._socket, TEST_AND_MAKE if self._retest else MAKE)
-            self._asked += 1
-            self._retest = False
+            self._ask()
 
     def close(self) -> None:
         """Ends the children that wait, and the nurse."""
-        while self._asked:
+        if self._asked:
             with contextlib.suppress(StartError):
                 self._ready.append(self._receive())
         while self._ready:
@@ -188,6 +189,12 @@ class Nursery:
         """A child was killed before its exec: perhaps by the kernel, because our own cgroup was once killed."""
         self._retest = True
 
+    def _ask(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # she is dead; found out when the child is needed
+            os.write(self._socket, TEST_AND_MAKE if self._retest else MAKE)
+        self._asked += 1
+        self._retest = False
+
     def _await_child(self) -> Seat:
         """The child on its way; if that could not be made, another: the reason may have been a disk that was full then."""
         if self._asked:
@@ -195,6 +202,10 @@ class Nursery:
                 return self._receive()
         self.refill()
         return self._receive()
+
+    def _bury(self, seat: Seat) -> None:
+        self._throw_away(seat)
+        self.doubt_clone()
 
     def _throw_away(self, seat: Seat) -> None:
         self.discard(seat)
@@ -252,7 +263,7 @@ class Nursery:
         data, fds = self._read_answer()
         if not data:
             self._replace_nurse()
-            self.refill()
+            self._ask()
             data, fds = self._read_answer()
         if not data:
             raise StartError("setup", 0, "the process that makes children does not answer")
@@ -264,9 +275,9 @@ class Nursery:
             raise StartError(
                 STAGES[stage], number, f"it could not be prepared: {os.strerror(number).lower()}"
             )
-        if len(fds) < DESCRIPTORS or max(fds) >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:
+        if len(fds) < DESCRIPTORS or max(fds) >= _descriptor_limit() - RESERVE:
             self._refuse(pid, fds)
-            raise StartError("setup", errno.EMFILE, "the supervisor has no descriptors left for more jobs")
+            raise StartError("setup", errno.EMFILE, _NO_DESCRIPTORS)
         leaf = Group() if self.tree is None else self.tree.new_leaf(str(self._last))
         return Seat(self._last, pid, leaf=leaf, fds=fds)
 
@@ -286,6 +297,10 @@ class Nursery:
             return syscalls.receive_descriptors(self._socket, size=ANSWER.size, count=DESCRIPTORS)
         except ConnectionResetError:  # she died with a request unread
             return b"", []
+
+
+def _descriptor_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _kill(pidfd: int) -> None:

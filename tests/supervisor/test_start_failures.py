@@ -183,7 +183,7 @@ def test_a_waiting_child_that_was_killed_is_replaced(supervisor: Supervisor, pee
 def test_a_nurse_that_was_killed_is_replaced(start_supervisor: StartSupervisor) -> None:
     supervisor = start_supervisor()
     with supervisor.connect() as peer:
-        supervisor.waiting_child(peer)
+        supervisor.descriptors(peer)  # a child was made and taken in
         nurse = supervisor.nurse()
         os.kill(nurse, signal.SIGKILL)
         assert processes.wait_gone(nurse, seconds=PATIENCE)
@@ -198,13 +198,35 @@ def test_a_nurse_is_replaced_while_more_is_open_than_jobs_may_open(start_supervi
         names = [f"job-{number}" for number in range(20)]
         assert {peer.launch(name, ["sleep", "1000"])["op"] for name in names} == {"launched"}
         for number in range(3):
-            supervisor.waiting_child(peer)
+            supervisor.descriptors(peer)  # a child was made and taken in
             os.kill(supervisor.nurse(), signal.SIGKILL)
             assert [outcome(peer, f"after-{number}-{each}") for each in range(3)] == [0] * 3
         for name in names:
             peer.stop(name)
             peer.exited(name)
     assert "Error" not in supervisor.log
+
+
+def test_all_children_that_wait_may_be_killed(start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor()
+    with supervisor.connect() as peer:
+        supervisor.waiting_child(peer)
+        # the first takes the child that waits; the other has two made, and needs none
+        first, second = (peer.send(launch_request("job", ["true"])) for _ in range(2))
+        assert peer.receive(lambda message: message.get("seq") == first)["op"] == "launched"
+        assert peer.receive(lambda message: message.get("seq") == second)["error"] == "exists"
+        peer.exited("job")
+        nurse = supervisor.nurse()
+        for _ in range(10_000):  # turns of the loop
+            if len(waiting := set(supervisor.children()) - {nurse}) == 2:
+                break
+            peer.jobs()
+        assert len(waiting) == 2
+        for child in waiting:
+            os.kill(child, signal.SIGKILL)
+            assert processes.wait_gone(child, seconds=PATIENCE)
+        assert peer.run("after", ["true"])["exit_code"] == 0
+        assert supervisor.nurse() == nurse
 
 
 def test_without_descriptors_left_starts_fail_and_everything_else_goes_on(
@@ -224,6 +246,25 @@ def test_without_descriptors_left_starts_fail_and_everything_else_goes_on(
             assert peer.stop(job)["op"] == "done"
             assert peer.exited(job)["signal"] == signal.SIGTERM
         assert peer.run("after", ["true"])["exit_code"] == 0
+
+
+def test_as_many_jobs_as_are_started_can_be_taken_over(start_supervisor: StartSupervisor) -> None:
+    supervisor = start_supervisor(wrap=["prlimit", "--nofile=256:256"])
+    with supervisor.connect() as peer:
+        names = [f"job-{number}" for number in range(50)]
+        answers = [peer.launch(name, ["sleep", "1000"]) for name in names]
+        failed = [answer for answer in answers if answer["op"] == "failed"]
+        assert {(answer["stage"], answer["errno"]) for answer in failed} == {("setup", errno.EMFILE)}
+        started = sorted(answer["job"] for answer in answers if answer["op"] == "launched")
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        assert sorted(listed["job"] for listed in peer.jobs()) == started
+        assert peer.upgrade()["op"] == "done"
+    with supervisor.connect() as peer:
+        assert sorted(listed["job"] for listed in peer.jobs()) == started
+        for job in started:
+            peer.stop(job)
+            assert peer.exited(job)["signal"] == signal.SIGTERM
 
 
 def test_other_peers_hear_of_a_failed_launch_as_an_end(supervisor: Supervisor, peer: Peer, job: str) -> None:
