@@ -67,6 +67,8 @@ def parse_certificate(data: bytes) -> x509.Certificate:
         certificate.public_key()
     except UnsupportedAlgorithm as error:
         raise ValueError("its key is of a kind that is not known here") from error
+    except x509.InvalidVersion as error:
+        raise ValueError("it is of a version that there is not") from error
     return certificate
 
 

@@ -90,6 +90,14 @@ async def test_what_is_no_certificate_is_refused(root: Client, certificate: byte
     assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "certificate")
 
 
+async def test_a_certificate_of_no_version_is_refused(root: Client, identity: Identity) -> None:
+    der = ssl.PEM_cert_to_DER_cert(identity.certificate_pem.decode())
+    version = b"\xa0\x03\x02\x01"  # RFC 5280, section 4.1: [0] EXPLICIT INTEGER, 2 for v3
+    assert der.count(version + b"\2") == 1
+    refused = await refusal(register(root, der.replace(version + b"\2", version + b"\7")))
+    assert (refused.status, refused.detail.field) == (Status.INVALID_ARGUMENT, "certificate")
+
+
 async def test_a_client_that_is_not_there_cannot_be_revoked(root: Client) -> None:
     refused = await refusal(root.clients.revoke_client(RevokeClientRequest(client_id="nobody")))
     assert refused.status is Status.NOT_FOUND
