@@ -21,6 +21,7 @@ from pathlib import Path
 from aiofiles.base import wrap
 
 from jobworker import syscalls
+from jobworker.errors import Unavailable
 from jobworker.events import Event
 from jobworker.outputindex import (
     INDEX_NAME,
@@ -31,6 +32,7 @@ from jobworker.outputindex import (
     read_header,
 )
 
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC))
 _EVENTS_SIZE = 64 * 1024  # bytes read from inotify at a time
 
 _preadv_aside = wrap(os.preadv)
@@ -123,10 +125,14 @@ class Outputs:
 
     @contextmanager
     def open(self, job_id: str, directory: Path) -> Iterator[OpenOutput]:
-        """The job's output for one follower; FileNotFoundError when there are no files (yet, or any more)."""
+        """The job's output for one follower; FileNotFoundError when there are no files (yet, or any more).
+
+        Unavailable while the system has no descriptors, or no watches, left.
+        """
         output = self._open.get(job_id)
         if output is None or not output.is_of(directory):
-            output = self._open[job_id] = OpenOutput(directory)
+            with _later_where_exhausted():
+                output = self._open[job_id] = OpenOutput(directory)
         output.followers += 1
         try:
             yield output
@@ -145,7 +151,8 @@ class Outputs:
         try:
             if output.watch is None:
                 path = f"/proc/self/fd/{output.index.fd}"  # the file that is open, whatever its name became
-                output.watch = syscalls.inotify_add_watch(self._inotify, path, syscalls.IN_MODIFY)
+                with _later_where_exhausted():
+                    output.watch = syscalls.inotify_add_watch(self._inotify, path, syscalls.IN_MODIFY)
                 self._watched[output.watch] = output
             yield
         finally:
@@ -168,3 +175,17 @@ class Outputs:
             for output in outputs:
                 for changed in output.waiting:
                     changed.set()
+
+
+@contextmanager
+def _later_where_exhausted() -> Iterator[None]:
+    """What the system has no more of it has again once others have left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        logger.error("output cannot be followed: %s", error.strerror)
+        raise Unavailable(
+            "the worker cannot follow more output at the moment", hint="try again in a moment"
+        ) from error

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -303,6 +304,23 @@ async def test_1000_idle_followers_of_1000_jobs(make_worker: MakeWorker) -> None
         before = ticks(worker.pid)
         await asyncio.sleep(10)
         assert ticks(worker.pid) == before
+
+
+async def test_where_descriptors_are_used_up_a_follower_comes_in_later(make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    async with connected(worker) as alice:
+        job = await alice.start(*programs.ready_then_sleep())
+        _, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+        used = {int(name) for name in os.listdir(f"/proc/{worker.pid}/fd")}
+        lowest_free = next(number for number in range(len(used) + 1) if number not in used)
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (lowest_free, hard))
+        refused = await refusal(next_of(alice.follow(job.job_id)))
+        assert refused.status is Status.UNAVAILABLE
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        async with following(alice, job.job_id) as stays:
+            await alice.stop(job.job_id)
+            assert (await asyncio.wait_for(stays, PATIENCE)).out == b"ready\n"
+    assert "Traceback" not in "".join(worker.log)
 
 
 # -- revoked
