@@ -48,6 +48,16 @@ class JobctlError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.args, self.__dict__)  # through a process pool, which pickles
+
+
+def _again(kind: type[JobctlError], args: tuple[object, ...], facts: dict[str, object]) -> JobctlError:
+    """The error as it was, whatever its constructor takes."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
+
 
 class ConfigError(JobctlError):
     """Where the worker is, or who we are, cannot be had from flags, environment and file."""
