@@ -4,6 +4,7 @@ Only reads arguments and prints; what a certificate holds is decided in `authori
 """
 
 import argparse
+import signal
 import socket
 import sys
 from datetime import timedelta
@@ -27,6 +28,7 @@ _PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH: "a server", ExtendedKeyUsageOID.CL
 def main() -> int:
     """Run one command; the exit status is 0, 1 after an error, or 2 after wrong usage."""
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us, and nobody need be told
     try:
         arguments.run(arguments)
     except FileExistsError as error:
@@ -35,7 +37,9 @@ def main() -> int:
         missing = Path(error.filename).name
         hint = "python -m ca init makes an authority" if missing in ("ca.pem", "ca-key.pem") else ""
         return _fail(f"{error.filename} does not exist", hint)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return _fail(f"cannot use {error.filename}: {(error.strerror or str(error)).lower()}")
+    except ValueError as error:
         return _fail(str(error))
     return 0
 
@@ -76,10 +80,15 @@ def renew(arguments: argparse.Namespace) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Print what certificates say."""
-    for path in arguments.files or sorted(arguments.dir.glob("*.pem")):
-        if path.name == "ca-key.pem":
-            continue
-        print(f"{path}\n{describe(x509.load_pem_x509_certificate(path.read_bytes()))}")
+    there = sorted(path for path in arguments.dir.glob("*.pem") if path.name != "ca-key.pem")
+    if not (arguments.files or there):
+        raise ValueError(f"no certificates are in {arguments.dir}")
+    for path in arguments.files or there:
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"no PEM certificate is in {path}") from error
+        print(f"{path}\n{describe(certificate)}")
 
 
 def describe(certificate: x509.Certificate) -> str:
@@ -124,10 +133,9 @@ def _fail(error: str, hint: str = "") -> int:
 
 
 def _days(text: str) -> int:
-    days = int(text)
-    if not 1 <= days <= 36500:
-        raise ValueError
-    return days
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 36500):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days from 1 to 36500")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:

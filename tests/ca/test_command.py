@@ -117,8 +117,13 @@ def test_an_error_is_two_lines_and_no_traceback(tmp_path: Path) -> None:
     assert "does not exist" in ca(tmp_path, "renew", "nobody", status=1)
     assert "ca.pem: not a certificate together with" in ca(tmp_path, "renew", "ca", status=1)
     (tmp_path / "torn.pem").write_text("torn")
-    assert "error: " in ca(tmp_path, "show", tmp_path / "torn.pem", status=1)
-    assert "usage" in ca(tmp_path, "issue", "client", "alice", "--days", "0", status=2)
+    for path in ("torn.pem", "ca-key.pem"):
+        said = ca(tmp_path, "show", tmp_path / path, status=1)
+        assert f"error: no PEM certificate is in {tmp_path / path}" in said
+    assert f"error: cannot use {tmp_path}: is a directory" in ca(tmp_path, "show", tmp_path, status=1)
+    (tmp_path / "empty").mkdir()
+    assert "error: no certificates are in" in ca(tmp_path / "empty", "show", status=1)
+    assert "is no number of days" in ca(tmp_path, "issue", "client", "alice", "--days", "0", status=2)
 
 
 def test_gen_sh_makes_a_set_once_and_then_keeps_it(tmp_path: Path) -> None:
