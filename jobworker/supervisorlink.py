@@ -237,6 +237,8 @@ class SupervisorLink:
         while not self._is_ready:
             try:
                 await self._connect()
+                if self.welcome is not None:
+                    logger.warning("the supervisor is process %d now", self.welcome["pid"])
             except Exception as error:
                 if isinstance(error, JobworkerError):
                     logger.error("%s; trying again in %g s", error, pause)

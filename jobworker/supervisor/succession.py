@@ -58,7 +58,8 @@ class Succession:
                 job.save()
             except OSError as error:
                 refusal = f"the state of job {job.name} cannot be written: {error.strerror}"
-        then(refusal)
+        if refusal or then is not note:  # what comes after says that it is there
+            then(refusal)
         if not refusal:
             self._custody.flush()
             self.future = future

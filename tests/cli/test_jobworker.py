@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,6 +276,10 @@ def test_the_supervisor_is_upgraded_and_jobs_and_followers_go_on(make_worker: Ca
     gate.write_text("two\n")
     assert worker.jobctl("wait", "held").returncode == 5
     assert worker.jobctl("logs", "held").stdout == "one\ntwo\n"
+    end = time.monotonic() + PATIENCE
+    while not any(f"the supervisor is process {before} now" in line for line in worker.log):
+        assert time.monotonic() < end  # a thread fills the log
+        time.sleep(0.01)
 
 
 def test_where_no_supervisor_runs_none_is_upgraded(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_hangup_signal_upgrades(supervisor: Supervisor) -> None:
     with supervisor.connect() as peer:
         assert peer.welcome["pid"] == supervisor.pid
         assert [listed["job"] for listed in peer.jobs()] == ["job"]
+    assert [line for line in supervisor.log.splitlines() if line.endswith(": ")] == []
 
 
 def test_an_upgrade_to_a_newer_format_reads_the_older(start_supervisor: StartSupervisor, code: Path) -> None:
