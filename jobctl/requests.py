@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from jobctl.errors import InvalidArgument
-from jobwire.wire import field_bytes, field_varint
+from jobwire.wire import field_bytes, field_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -144,7 +144,7 @@ def listing(
     page_token: str = "",
 ) -> bytes:
     """A ListJobsRequest."""
-    chosen = bytes(states)
+    chosen = b"".join(varint(whole(state, "filter.states")) for state in states)
     selection = [field_bytes(1, chosen)] if chosen else []
     selection += _map(2, labels, "filter.labels")
     for number, text in ((3, owner), (4, name), (5, id_prefix)):

@@ -87,7 +87,7 @@ def test_a_stream_of_output(job_id: str, offset: int) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([1, 2, 3, 4]), max_size=4),
+    st.lists(st.sampled_from([1, 2, 3, 4, 300]), max_size=4),
     LABELS,
     TEXT | st.just(""),
     st.integers(0, 1000),
@@ -98,11 +98,21 @@ def test_a_listing(states: list[int], labels: dict[str, str], text: str, size: i
         states=states, labels=labels, owner=text, name=text, id_prefix=text, page_size=size, page_token=token
     )
     wanted = v1.JobFilter(
-        states=[v1.JobState(state) for state in states], labels=labels, owner=text, name=text, id_prefix=text
+        states=[v1.JobState.try_value(state) for state in states],
+        labels=labels,
+        owner=text,
+        name=text,
+        id_prefix=text,
     )
     request = decode(v1.ListJobsRequest, data)
     assert request.filter == wanted
     assert (request.page_size, request.page_token) == (size, token)
+
+
+def test_a_state_that_is_no_number_of_one() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        requests.listing(states=[-1])
+    assert refused.value.field == "filter.states"
 
 
 @given(TEXT, st.sampled_from([1, 2, 3]), st.binary(), st.none() | TEXT)
