@@ -8,7 +8,9 @@ waiting task by cancelling it and then replaces the CancelledError, without `unc
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import re
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jobctl.connection import Connection
+
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 BY_STATUS: dict[Status, type[errors.JobctlError]] = {
     Status.CANCELLED: errors.Unavailable,
@@ -100,6 +104,8 @@ def translate(error: Exception, connection: Connection, method: str) -> errors.J
 
 def _from_network(error: Exception, connection: Connection) -> errors.ConnectionLost:
     address = connection.context.address
+    if type(error) is OSError and error.errno is None:
+        error = _of_several(error)
     if isinstance(error, socket.gaierror):
         host = connection.context.endpoint[0]
         return errors.ConnectionLost(f"cannot find the host '{host}'", hint="check the worker's address")
@@ -119,6 +125,15 @@ def _from_network(error: Exception, connection: Connection) -> errors.Connection
             hint="it may have refused your certificate: is it of the worker's client CA, and not expired",
         )
     return errors.ConnectionLost(f"the connection to {address} is lost")
+
+
+def _of_several(error: OSError) -> OSError:
+    """Of a host's addresses, each of which failed, asyncio tells in one text: the last error in it, a refusal if there is one."""
+    numbers = [int(number) for number in _ERRNO.findall(str(error))]
+    if not numbers:
+        return error
+    number = errno.ECONNREFUSED if errno.ECONNREFUSED in numbers else numbers[-1]
+    return OSError(number, os.strerror(number))
 
 
 def _from_tls(error: ssl.SSLError, address: str) -> errors.JobctlError:

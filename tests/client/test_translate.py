@@ -152,3 +152,15 @@ async def test_a_time_limit_is_a_timeout_of_both_kinds() -> None:
     assert isinstance(raised.value, errors.Timeout)
     assert isinstance(raised.value, errors.JobctlError)
     assert str(raised.value) == "not done within 0 s"
+
+
+async def test_a_host_with_several_addresses_of_which_none_answers(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    with pytest.raises(errors.ConnectionLost, match="connection refused"):
+        with map_exceptions(connection, GET):
+            await asyncio.get_running_loop().create_connection(asyncio.Protocol, "worker", port)
