@@ -15,6 +15,7 @@ from jobctl.ending import Ending, parse_ending
 from jobctl.errors import Internal, JobctlError
 from jobctl.events import Gap, Stream
 from jobctl.output import Cursor, Output
+from jobctl.reconnect import CALL_PATIENCE
 from jobctl.result import TAIL, Result, result_of
 from jobctl.span import Moment, span
 from jobctl.translate import time_limit
@@ -111,8 +112,13 @@ class Job:
 
     async def _stderr_tail(self) -> bytes:
         """The end of stderr; what cannot be had of it is left out."""
-        tail = b""
-        output = self.output(follow=False, streams=(Stream.STDERR,), tail_bytes=TAIL, on_gap=_ignore)
+        wanted = span(now_unix_nano=0, follow=False, streams=(Stream.STDERR,), tail_bytes=TAIL)
+        tail, client = b"", self._client
+        # who waits for ever for the job's end does not do so for this
+        patience = CALL_PATIENCE if client.patience is None else client.patience
+        output = Output(
+            client.connection, Cursor(self.id, wanted), timeout=None, patience=patience, on_gap=_ignore
+        )
         try:
             async for chunk in output:
                 tail += chunk.data

@@ -171,6 +171,20 @@ async def test_a_worker_that_restarts_is_waited_for(make_worker: MakeWorker) -> 
         assert (await waiting).exit_code == 0
 
 
+async def test_a_worker_that_has_told_the_end_is_not_waited_for_without_end(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobctl.job.CALL_PATIENCE", 0.1)
+    worker = make_worker()
+    async with client_of(worker, "alice") as alice:
+        job = await alice.start(programs.say(err="no luck", exit_code=3))
+        await job.ended()
+        worker.kill9()
+        async with asyncio.timeout(PATIENCE):
+            result = await job.result()
+    assert (result.exit_code, result.stderr_tail) == (3, b"")
+
+
 async def test_an_orderly_restart_too(make_worker: MakeWorker) -> None:
     worker = make_worker()
     async with client_of(worker, "alice") as client:
