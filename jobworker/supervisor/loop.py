@@ -92,12 +92,14 @@ class Loop:
             self._turn()
 
     def stop(self) -> None:
-        """Lets `run` return after the present turn."""
+        """Lets `run` return after the present turn; events not handled yet are left to who comes after."""
         self._running = False
 
     def _turn(self) -> None:
         self._fresh.clear()
         for fd, events in self._epoll.poll(self._timeout(), _BATCH):
+            if not self._running:
+                break
             handler = self._handlers.get(fd)
             if handler is not None and fd not in self._fresh:
                 _guard(handler, events)

@@ -1,11 +1,13 @@
 """A supervisor that becomes another version of itself in place, and one that is kept from it."""
 
+import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.harness import processes
 from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.outliving import exit_record, grow, recorded, set_version, until_all_have_ended, writer
 from tests.supervisor.peer import PATIENCE, Supervisor
@@ -48,6 +50,32 @@ def test_a_hangup_signal_upgrades(supervisor: Supervisor) -> None:
         assert peer.welcome["pid"] == supervisor.pid
         assert [listed["job"] for listed in peer.jobs()] == ["job"]
     assert [line for line in supervisor.log.splitlines() if line.endswith(": ")] == []
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_a_request_to_end_that_comes_with_the_last_of_an_upgrade_is_not_lost(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """Our copy of the next version waits at a gate, so that both are there when the supervisor looks."""
+    supervisor = start_supervisor(code=code)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with (code / "jobworker/supervisor/takeover.py").open("a") as file:
+        file.write(f"import sys\nif '--can-take-over' in sys.argv:\n    open({str(gate)!r}).read()\n")
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sleep", "1000"])
+        peer.send({"op": "upgrade"})
+        with gate.open("w"):
+            asked = next(pid for pid in supervisor.children() if "--can-take-over" in command_of(pid))
+            os.kill(supervisor.pid, signal.SIGSTOP)
+        assert processes.wait_gone(asked, seconds=PATIENCE)
+        os.kill(supervisor.pid, signal.SIGTERM)
+        os.kill(supervisor.pid, signal.SIGCONT)
+    assert supervisor.process.wait(PATIENCE) == 0
+    assert exit_record(supervisor, "job")["stop_requested"]
 
 
 def test_an_upgrade_to_a_newer_format_reads_the_older(start_supervisor: StartSupervisor, code: Path) -> None:
