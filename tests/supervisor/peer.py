@@ -155,10 +155,11 @@ class Supervisor:
         return killed
 
     def kill(self) -> None:
-        """Kills both processes, so that nothing is taken over."""
+        """Kills both processes, so that nothing is taken over: the supervisor does not see its keeper die."""
         if self.process.poll() is not None:
             return
         pidfd = os.pidfd_open(self.pid)
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
         self.process.kill()
         self.process.wait(PATIENCE)
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

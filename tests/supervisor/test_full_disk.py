@@ -32,9 +32,16 @@ def blocked(peer: Peer, number: int) -> Message:
     return peer.receive(lambda message: message.get("event") == "storage" and message["blocked"] == number)
 
 
-def fill(peer: Peer, disk: Path) -> None:
-    """Starts a job that takes all space there is, and more."""
-    assert peer.launch("loud", [*PYTHON, NOISE, str(4 << 20)])["op"] == "launched"
+def fill(supervisor: Supervisor, peer: Peer, disk: Path) -> None:
+    """Starts a job that takes all space there is, and more, once the next launch has its directory."""
+    gate = disk / "gate"
+    os.mkfifo(gate)
+    waits = 'read go <"$0"; exec "$@"'
+    assert (
+        peer.launch("loud", ["sh", "-c", waits, str(gate), *PYTHON, NOISE, str(4 << 20)])["op"] == "launched"
+    )
+    supervisor.descriptors(peer)
+    gate.write_text("\n")
     blocked(peer, 1)
     assert free_bytes(disk) == 0
 
@@ -51,7 +58,7 @@ def test_the_job_waits_is_told_so_and_nothing_is_missing(
 ) -> None:
     supervisor = start_supervisor(state=small_disk / "state")
     with supervisor.connect() as peer:
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
         output = peer.call({"op": "usage", "job": "loud"})["output"]
         assert output["blocked"] == "disk"
         assert output["size"] == supervisor.job_directory("loud").joinpath("output.log").stat().st_size
@@ -71,7 +78,7 @@ def test_other_jobs_end_by_themselves_and_by_a_stop(
         peer.launch("stopped", ["sleep", "60"])
         peer.launch("ended", ["sh", "-c", "trap 'exit 3' USR1; echo up; while :; do sleep 0.02; done"])
         wait_for_output(supervisor.job_directory("ended") / "output.log", b"up\n")
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
         assert peer.stop("stopped")["op"] == "done"
         assert peer.exited("stopped")["stop_requested"]
         assert peer.signal("ended", signal.SIGUSR1, tree=False)["op"] == "done"
@@ -95,7 +102,7 @@ def test_a_job_that_is_stopped_while_it_waits_ends_when_its_output_is_stored(
         )
         peer.launch("quiet", [*PYTHON, says + "while True: signal.pause()"])
         wait_for_output(supervisor.job_directory("quiet") / "output.log", b"up")
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
         peer.signal("quiet", signal.SIGUSR1, tree=False)
         blocked(peer, 2)
         assert peer.stop("quiet", grace_ms=0)["op"] == "done"
@@ -119,7 +126,7 @@ def test_a_launch_fails_for_that_reason_and_works_again_with_space(
 ) -> None:
     supervisor = start_supervisor(state=small_disk / "state")
     with supervisor.connect() as peer:
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
         answers = [peer.launch(f"more-{number}", ["true"]) for number in range(3)]
         assert answers[0]["op"] == "launched"  # its directory was made before
         assert (answers[2]["op"], answers[2]["stage"], answers[2]["errno"]) == ("failed", "setup", ENOSPC)
@@ -134,7 +141,7 @@ def test_who_takes_over_on_a_full_disk_waits_as_well(
 ) -> None:
     supervisor = start_supervisor(state=small_disk / "state")
     with supervisor.connect() as peer:
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
     supervisor.kill_supervisor()
     with supervisor.connect() as peer:
         assert [listed["job"] for listed in peer.jobs()] == ["loud"]
@@ -150,7 +157,7 @@ def test_why_a_program_could_not_be_executed_is_on_disk_as_well(
 ) -> None:
     supervisor = start_supervisor(state=small_disk / "state")
     with supervisor.connect() as peer:
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
         answer = peer.launch("none", ["/no/such/program"])
         assert (answer["op"], answer["stage"]) == ("failed", "exec")
         record = exitrecord.read(str(supervisor.job_directory("none")))

@@ -58,7 +58,10 @@ def until_another_serves(supervisor: Supervisor, old: int) -> None:
     """Returns once connections are not those of a supervisor that is about to become the keeper."""
     served_by = old
     while served_by == old:
-        with contextlib.suppress(EOFError, ConnectionResetError), supervisor.connect() as peer:
+        with (
+            contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError),
+            supervisor.connect() as peer,
+        ):
             served_by = peer.welcome["pid"]
             if served_by == old:
                 peer.receive(lambda _: False)
@@ -318,7 +321,11 @@ def test_nothing_is_left_open_with_the_keeper_in_the_long_run(supervisor: Superv
     supervisor.kill_supervisor()
     with supervisor.connect() as peer:
         peer.run("last", ["true"])
-    assert held() < 30
+        assert peer.upgrade()["op"] == "done"
+    with (
+        supervisor.connect()
+    ):  # who served has asked the keeper for all, and been answered after what was said before
+        assert held() < 30
 
 
 def test_a_job_of_a_newer_version_is_not_touched(start_supervisor: StartSupervisor) -> None:

@@ -187,7 +187,7 @@ def test_it_sleeps_while_nothing_happens(supervisor: Supervisor, peer: Peer, job
     names = [f"{job}-{number}" for number in range(10)]
     for name in names:
         peer.launch(name, ["sleep", "1000"], timeout_ms=600_000)
-    supervisor.waiting_child(peer)
+    supervisor.descriptors(peer)  # by then all that a launch brings about has come
     assert not select.select([peer.socket], [], [], 0.1)[0]  # for it to have gone to sleep
     before = wake_ups(supervisor)
     assert not select.select([peer.socket], [], [], 0.5)[0]

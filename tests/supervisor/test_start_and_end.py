@@ -126,7 +126,7 @@ def test_no_job_is_launched_during_a_shutdown_which_waits_for_output_to_be_store
     assert supervisor.job_directory("job").joinpath("exit").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGPIPE])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGPIPE])
 def test_other_signals_are_ignored(start_supervisor: StartSupervisor, number: int) -> None:
     supervisor = start_supervisor()
     supervisor.process.send_signal(number)

@@ -185,7 +185,7 @@ def test_a_stop_of_a_paused_job_is_a_stop_like_any_other(
 
 @pytest.mark.parametrize("how", ["kill", "timeout", "signal"])
 def test_a_paused_tree_is_killed_where_it_is(supervisor: Supervisor, peer: Peer, job: str, how: str) -> None:
-    launched = peer.launch(job, ["sh", "-c", TICKS], timeout_ms=700 if how == "timeout" else None)
+    launched = peer.launch(job, ["sh", "-c", TICKS], timeout_ms=3000 if how == "timeout" else None)
     log = supervisor.job_directory(job) / "output.log"
     wait_until(log, lambda content: b"tock" in content)
     peer.call({"op": "pause", "job": job})

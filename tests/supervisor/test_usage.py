@@ -1,7 +1,7 @@
 """What a job is said to use: the kernel's own figures while it runs, and what wait4(2) and the program itself say of it.
 
 Bounds: of a job that stands still, equal to the kernel's files; of one that has ended, processor time within 20 ms and
-5 % of what the program counted, wall time within 50 ms of the two moments around it.
+5 % of what the program counted, wall time between what the program and what its client counted.
 """
 
 import sys
@@ -79,24 +79,24 @@ def test_processor_and_wall_time_are_what_the_program_counts(
 ) -> None:
     script = (
         "import os, resource as r, time\n"
+        "begin = time.monotonic()\n"
         "if os.fork() == 0:\n"
         "    while time.process_time() < 0.3: pass\n"
         "    os._exit(0)\n"
         "while time.process_time() < 0.3: time.time()\n"
         "os.wait()\n"
         "both = [r.getrusage(who) for who in (r.RUSAGE_SELF, r.RUSAGE_CHILDREN)]\n"
-        "print(sum(use.ru_utime + use.ru_stime for use in both))"
+        "print(sum(use.ru_utime + use.ru_stime for use in both), time.monotonic() - begin)"
     )
     before = time.monotonic()
     peer.launch(job, [*PYTHON, script])
     usage = peer.exited(job)["usage"]
     passed = time.monotonic() - before
-    counted = float(supervisor.output(job))
+    counted, ran = map(float, supervisor.output(job).split())
     told = (usage["cpu_user_usec"] + usage["cpu_system_usec"]) / 1e6
     # the cgroup has also seen the child on its way to the program, which takes a tenth of a second on a slow machine
     assert 0.95 * counted - 0.02 < told < 1.05 * counted + 0.15
-    assert usage["wall_usec"] / 1e6 == pytest.approx(passed, abs=0.05)
-    assert usage["wall_usec"] / 1e6 <= passed
+    assert ran < usage["wall_usec"] / 1e6 <= passed
 
 
 def test_the_most_memory_it_held_is_what_it_filled(peer: Peer, job: str) -> None:
