@@ -5,9 +5,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.harness import Certificates, Worker
 from tests.harness.worker import register_everybody, running
+
+# how long one example takes is the machine's business, and what else runs there
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 MakeWorker = Callable[..., Worker]
 

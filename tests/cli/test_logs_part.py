@@ -1,5 +1,6 @@
 """`jobctl logs` of a part: tails, times, streams and offsets, alone and together, with times before the lines or without."""
 
+import os
 import re
 import subprocess
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Jobctl, command, read_until
 from tests.conftest import MakeWorker
-from tests.harness import programs
+from tests.harness import Worker, paced, programs
 from tests.harness.worker import CHECKOUT, PATIENCE
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z "
@@ -18,12 +19,20 @@ OUT = [b"out %d\n" % n for n in range(1, 6)]
 ERR = [b"err %d\n" % n for n in range(1, 6)]
 
 
-@pytest.fixture
-def mixed(jobctl: Jobctl) -> Iterator[str]:
-    """A job that wrote five lines to each stream, in turn, 30 ms apart."""
-    script = "for i in 1 2 3 4 5; do echo out $i; sleep 0.03; echo err $i >&2; sleep 0.03; done"
-    job = jobctl.text("start", "--", *programs.sh(script))
+def written(jobctl: Jobctl, worker: Worker, pieces: list[tuple[int, str]]) -> str:
+    """A job that has written these pieces, one after the other."""
+    writer = paced.Paced(worker.directory, pieces)
+    job = jobctl.text("start", "--", *writer.argv)
+    writer.let_go_on(worker.job_directory(job) / "output.log")
     assert jobctl("wait", job).returncode == 0
+    return job
+
+
+@pytest.fixture
+def mixed(jobctl: Jobctl, worker: Worker) -> Iterator[str]:
+    """A job that wrote five lines to each stream, in turn, at times that can be told apart."""
+    pieces = [piece for n in range(1, 6) for piece in ((paced.OUT, f"out {n}\n"), (paced.ERR, f"err {n}\n"))]
+    job = written(jobctl, worker, pieces)
     yield job
     jobctl("rm", job)
 
@@ -64,13 +73,10 @@ def test_times_that_were_printed_are_understood(jobctl: Jobctl, mixed: str) -> N
     assert jobctl("logs", mixed, "--since", local).stdout == OUT[4]
 
 
-def test_each_line_has_its_time_and_each_stream_its_lines(jobctl: Jobctl) -> None:
+def test_each_line_has_its_time_and_each_stream_its_lines(jobctl: Jobctl, worker: Worker) -> None:
     """Though both are written in pieces that come between each other, and neither ends with a newline."""
-    script = (
-        "printf o1; sleep 0.05; printf e1 >&2; sleep 0.05; printf 'o2\\no3'; sleep 0.05; printf 'e2\\ne3' >&2"
-    )
-    job = jobctl.text("start", "--", *programs.sh(script))
-    jobctl("wait", job)
+    pieces = [(paced.OUT, "o1"), (paced.ERR, "e1"), (paced.OUT, "o2\no3"), (paced.ERR, "e2\ne3")]
+    job = written(jobctl, worker, pieces)
     done = jobctl("logs", "-t", job)
     assert re.fullmatch(f"{STAMP}o1o2\n{STAMP}o3\n", done.stdout.decode())
     assert re.fullmatch(f"{STAMP}e1e2\n{STAMP}e3\n", done.stderr.decode())
@@ -150,7 +156,11 @@ def test_a_tail_goes_on_when_the_worker_restarts_and_says_nothing_unless_asked(
     make_worker: MakeWorker, options: list[str]
 ) -> None:
     worker = make_worker()
-    job = worker.jobctl("start", "--", *programs.lines(100, pause=0.02)).stdout.strip()
+    gate = worker.directory / "gate"  # it does not end before the worker is there again
+    os.mkfifo(gate)
+    gate.chmod(0o666)
+    script = 'for i in $(seq 100); do echo "line $i"; [ "$i" != 50 ] || read go <"$1"; sleep 0.02; done'
+    job = worker.jobctl("start", "--", *programs.sh(script, str(gate))).stdout.strip()
     process = subprocess.Popen(
         command("logs", "-f", "-t", "-n", "1", *options, job), cwd=CHECKOUT,
         env=worker.environment("alice"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -159,6 +169,7 @@ def test_a_tail_goes_on_when_the_worker_restarts_and_says_nothing_unless_asked(
         assert process.stdout is not None
         begun = read_until(process.stdout.fileno(), b"\n")
         worker.restart()
+        gate.write_text("\n")
         rest, err = process.communicate(timeout=PATIENCE)
     numbers = [int(line.split()[-1]) for line in (begun + rest).splitlines()]
     assert numbers == list(range(numbers[0], 101))

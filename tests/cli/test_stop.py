@@ -6,6 +6,13 @@ from tests.cli.conftest import Jobctl, read_until
 from tests.harness import programs
 
 
+def until_ready(jobctl: Jobctl, job: str) -> None:
+    """Returns once the job has said so."""
+    process = jobctl.begin("logs", "-f", job)
+    assert process.stdout is not None
+    read_until(process.stdout.fileno(), b"ready\n")
+
+
 def test_it_returns_when_the_job_has_ended(jobctl: Jobctl) -> None:
     job = jobctl.text("start", "--name", "stop-me", "--", *programs.sleep())
     assert jobctl.text("stop", "stop-me") == ""
@@ -26,15 +33,14 @@ def test_signal_and_grace(jobctl: Jobctl) -> None:
     (record,) = jobctl.json("stop", "--signal", "INT", job)
     assert record["result"]["signal"] == "INT"
     stubborn = jobctl.text("start", "--", *programs.ignore_term())
+    until_ready(jobctl, stubborn)
     (record,) = jobctl.json("stop", "--grace", "100ms", stubborn)
     assert record["result"]["signal"] == "KILL"
 
 
 def test_a_tree_that_ignores_term_leaves_nothing(jobctl: Jobctl) -> None:
     jobctl.text("start", "--name", "tree", "--", *programs.fork_sessions(20))
-    process = jobctl.begin("logs", "-f", "tree")
-    assert process.stdout is not None
-    read_until(process.stdout.fileno(), b"ready\n")
+    until_ready(jobctl, "tree")
     (record,) = jobctl.json("stop", "--grace", "0", "tree")
     assert "survivors" not in record["result"]
 
@@ -59,6 +65,7 @@ def test_none_at_all(jobctl: Jobctl) -> None:
 def test_a_terminal_sees_that_it_waits(jobctl: Jobctl, terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     jobctl.text("start", "--name", "slow", "--", *programs.ignore_term())
+    until_ready(jobctl, "slow")
     process = jobctl.begin("stop", "--grace", "3s", "slow", stderr=theirs)
     read_until(ours, b"stopping slow: 1 s")
     assert process.wait(20) == 0

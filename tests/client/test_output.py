@@ -72,6 +72,7 @@ async def test_an_offset_beyond_the_output_is_refused(alice: Client) -> None:
 
 async def test_following_gives_up_in_time_and_can_go_on(alice: Client) -> None:
     job = await alice.start(programs.ready_then_sleep())
+    await anext(job.output(timeout=PATIENCE))  # it is there to be read
     output = job.output(timeout=0.5)
     assert (await anext(output)).data == b"ready\n"
     with pytest.raises(jobctl.Timeout):

@@ -14,6 +14,7 @@ from tests.client.conftest import PATIENCE, client_of
 from tests.client.proxy import proxy_to
 from tests.conftest import MakeWorker
 from tests.harness import Worker, programs
+from tests.harness.paced import Paced
 
 MIB = 1 << 20
 
@@ -29,10 +30,11 @@ async def said(job: jobctl.Job, **options: Any) -> bytes:
 
 
 @pytest.fixture
-async def ended(alice: Client) -> jobctl.Job:
+async def ended(alice: Client, worker: Worker) -> jobctl.Job:
     """A job that wrote ten lines, odd ones to stdout and even ones to stderr, at times that can be told apart."""
-    script = 'for i in 1 2 3 4 5 6 7 8 9 10; do echo "line $i" >&$((2 - i % 2)); sleep 0.02; done'
-    job = await alice.start(programs.sh(script))
+    paced = Paced(worker.directory, [(2 - n % 2, f"line {n}\n") for n in range(1, 11)])
+    job = await alice.start(paced.argv)
+    await asyncio.to_thread(paced.let_go_on, worker.job_directory(job.id) / "output.log")
     await job.wait(timeout=PATIENCE)
     return job
 

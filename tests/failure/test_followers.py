@@ -84,7 +84,7 @@ async def test_a_cancelled_follower_lets_go_at_once(worker: Worker) -> None:
         job = await alice.start(*programs.ready_then_sleep())
         async with following(alice, job.job_id):
             assert len(open_outputs(worker)) == 2
-        await until_let_go(worker, seconds=1)
+        await until_let_go(worker, seconds=5)
         await alice.stop(job.job_id)
 
 
@@ -105,7 +105,7 @@ async def test_a_follower_vanishes_while_the_server_is_blocked_in_send(worker: W
             blocked.channel.close()
         else:
             transport.abort()
-        await until_let_go(worker, seconds=1)
+        await until_let_go(worker, seconds=5)
         with contextlib.suppress(*GONE):
             await events.aclose()
 
@@ -124,7 +124,7 @@ async def test_a_client_process_is_killed_while_the_server_is_blocked_in_send(wo
         assert len(open_outputs(worker)) == 2
         reader.kill()
         await asyncio.wait_for(reader.communicate(), PATIENCE)
-        await until_let_go(worker, seconds=1)
+        await until_let_go(worker, seconds=5)
 
 
 # -- never reading
@@ -146,7 +146,7 @@ async def test_a_follower_that_never_reads_disturbs_nobody(worker: Worker) -> No
         assert rss(worker.pid) - before < 30 << 20
         for events in unread:
             await events.aclose()
-        await until_let_go(worker, seconds=1)
+        await until_let_go(worker, seconds=5)
 
 
 async def test_a_connection_that_is_not_read_holds_little(worker: Worker) -> None:
@@ -161,7 +161,7 @@ async def test_a_connection_that_is_not_read_holds_little(worker: Worker) -> Non
         assert rss(worker.pid) - before < 100 << 20
         await alice.worker.get_worker(GetWorkerRequest(), timeout=PATIENCE)
         transport_of(lazy.channel).abort()
-        await until_let_go(worker, seconds=1)
+        await until_let_go(worker, seconds=5)
         for events in unread:
             with contextlib.suppress(*GONE):
                 await events.aclose()
@@ -178,7 +178,7 @@ async def test_a_follower_that_takes_nothing_for_long_is_ended_and_can_resume(
         await next_of(slow)
         await other.aclose()
         assert (await collect(alice.follow(job_id))).end.final_offset == MUCH
-        await until_let_go(worker, seconds=5)
+        await until_let_go(worker, seconds=15)
         assert (await alice.run(*programs.say(out="hi"))).out == b"hi"
         run = Run()
         with pytest.raises(GRPCError) as told:
@@ -208,7 +208,7 @@ async def test_the_library_resumes_by_itself_after_it_took_nothing_for_long(make
             assert chunk.offset == received
             received += len(chunk.data)
             if chunk.offset == 0:
-                await until_let_go(worker, seconds=5)
+                await until_let_go(worker, seconds=15)
         assert received == 30_000_000
 
 
@@ -391,7 +391,7 @@ async def test_a_revoked_follower_that_takes_nothing_is_cut_off(make_worker: Mak
         transport_of(alice.channel).pause_reading()
         await until_idle(worker)
         await revoke_by_call(worker)
-        await until_let_go(worker, seconds=3)
+        await until_let_go(worker, seconds=10)
         transport_of(alice.channel).resume_reading()
         with pytest.raises(GONE):
             await drained(events)
@@ -407,7 +407,7 @@ async def test_a_killed_server_loses_no_byte(make_worker: MakeWorker) -> None:
         with contextlib.suppress(*GONE):
             async for event in alice.running(*programs.lines(400, pause=0.005)):
                 run.events.append(event)
-                if run.out.count(b"\n") == 50:
+                if run.out.count(b"\n") >= 50:
                     worker.kill9()
     assert run.out.count(b"\n") < 400
     worker.start()

@@ -6,7 +6,8 @@ import uuid
 from grpclib.const import Status
 
 from generated.jobworker.v1 import Chunk, EndReason, JobRecord, JobState, Stream
-from tests.harness import programs
+from tests.harness import Worker, programs
+from tests.harness.paced import ERR, OUT, Paced
 from tests.service.client import PATIENCE, Client, Run, collect, next_of, refusal
 
 
@@ -85,9 +86,15 @@ async def test_a_grandchild_that_keeps_stdout_does_not_hold_the_end_back(alice: 
     assert run.end.termination.exit_code == 5
 
 
-async def test_both_streams_keep_their_order(alice: Client) -> None:
-    script = "for i in 1 2 3 4 5; do echo o$i; sleep 0.02; echo e$i >&2; sleep 0.02; done"
-    run = await alice.run(*programs.sh(script))
+async def test_both_streams_keep_their_order(alice: Client, worker: Worker) -> None:
+    pieces = [piece for n in range(1, 6) for piece in ((OUT, f"o{n}\n"), (ERR, f"e{n}\n"))]
+    paced = Paced(worker.directory, pieces)
+    events = alice.running(*paced.argv)
+    started = await next_of(events)
+    assert isinstance(started, JobRecord)
+    running = asyncio.ensure_future(collect(events))
+    await asyncio.to_thread(paced.let_go_on, worker.job_directory(started.job_id) / "output.log")
+    run = await running
     order = [(int(event.stream), event.data) for event in run.events if isinstance(event, Chunk)]
     assert order == [
         (stream, b"%s%d\n" % (letter, n))

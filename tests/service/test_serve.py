@@ -157,7 +157,7 @@ async def test_an_idle_supervisor_goes_with_the_server(make_worker: MakeWorker) 
 
 
 async def test_a_follower_that_takes_nothing_does_not_hold_the_shutdown_back(make_worker: MakeWorker) -> None:
-    worker = make_worker("--drain-seconds", "5")
+    worker = make_worker("--drain-seconds", "25")
     async with connected(worker) as alice:
         request = RunJobRequest(spec=JobSpec(argv=programs.write_bytes(100_000_000)))
         responses = alice.jobs.run_job(request, timeout=PATIENCE)
@@ -166,7 +166,7 @@ async def test_a_follower_that_takes_nothing_does_not_hold_the_shutdown_back(mak
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert await asyncio.to_thread(worker.terminate) == 0
-        assert loop.time() - began < 4
+        assert loop.time() - began < 20
 
 
 async def test_certificates_are_read_again_on_sighup(

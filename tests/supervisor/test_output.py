@@ -5,6 +5,7 @@ import os
 import sys
 
 from jobworker import outputindex
+from tests.harness.paced import ERR, OUT, Paced
 from tests.supervisor.peer import Peer, Supervisor, wait_for_output
 
 ALL_BYTES = "import sys; sys.stdout.buffer.write(bytes(range(256)) * 3)"
@@ -55,15 +56,10 @@ def test_binary_output_is_kept_as_it_is(supervisor: Supervisor, peer: Peer, job:
 
 
 def test_streams_are_told_apart_in_order_of_arrival(supervisor: Supervisor, peer: Peer, job: str) -> None:
-    """Each word is written when the one before has arrived."""
-    go = supervisor.state.parent / f"go-{job}"
-    os.mkfifo(go)
-    script = 'exec 3<>"$0"; for n in 1 2 3; do echo out$n; read go <&3; echo err$n >&2; read go <&3; done'
-    peer.launch(job, ["sh", "-c", script, str(go)])
-    with go.open("w") as file:
-        for word in (b"out1", b"err1", b"out2", b"err2", b"out3", b"err3"):
-            wait_for_output(supervisor.job_directory(job) / outputindex.LOG_NAME, word + b"\n")
-            print(file=file, flush=True)
+    pieces = [piece for n in (1, 2, 3) for piece in ((OUT, f"out{n}\n"), (ERR, f"err{n}\n"))]
+    paced = Paced(supervisor.state.parent, pieces)
+    peer.launch(job, paced.argv)
+    paced.let_go_on(supervisor.job_directory(job) / outputindex.LOG_NAME)
     peer.exited(job)
     assert supervisor.output(job) == b"out1\nerr1\nout2\nerr2\nout3\nerr3\n"
     assert streams(supervisor, job) == {1: b"out1\nout2\nout3\n", 2: b"err1\nerr2\nerr3\n"}
