@@ -46,7 +46,7 @@ def run(
     kept = custody.claim(LISTENER)
     sock = socket.socket(fileno=kept.fds[0]) if kept else listen(state_fd)
     custody.drop_rest()
-    custody.attend(loop, when_lost=engine.succession.keep)
+    custody.attend(loop, when_lost=engine.succession.upgrade)
     listener = Listener(loop, sock, state_fd=state_fd, admit=engine.admit)
     tree = nursery.tree
     note(f"ready, cgroups {tree.path if tree else 'none'}, {engine.count()} jobs taken over")

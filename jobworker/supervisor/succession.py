@@ -32,15 +32,12 @@ class Succession:
         self.listener_fd = -1
 
     def upgrade(self, then: Callable[[str], None] = note) -> None:
-        """Lets the installed version take over, if it can; `then` is told "" or why not."""
-        if not self._custody.is_there:
-            then("the keeper has just ended; try again in a moment")
-            return
-        Rehearsal(self._loop, lambda refusal: self._make_way(refusal, then, future=UPGRADE))
+        """Lets the installed version take over, if it can; `then` is told "" or why not.
 
-    def keep(self) -> None:
-        """There is no keeper any more: this process, the parent of all jobs, becomes one, if it can."""
-        Rehearsal(self._loop, lambda refusal: self._make_way(refusal, note, future=KEEP))
+        Where there is no keeper any more, this process, the parent of all jobs, becomes one.
+        """
+        future = UPGRADE if self._custody.is_there else KEEP
+        Rehearsal(self._loop, lambda refusal: self._make_way(refusal, then, future=future))
 
     def close(self) -> None:
         """The supervisor is ending: nobody comes after it."""

@@ -138,7 +138,7 @@ def test_the_keeper_may_die_over_an_upgrade(supervisor: Supervisor, tmp_path: Pa
     assert processes.wait_gone(new, seconds=PATIENCE)
 
 
-def test_where_no_version_can_take_over_a_supervisor_goes_on_without_a_keeper(
+def test_where_no_version_can_take_over_a_supervisor_goes_on_without_a_keeper_until_one_can(
     start_supervisor: StartSupervisor, code: Path
 ) -> None:
     supervisor = start_supervisor(code=code)
@@ -149,15 +149,22 @@ def test_where_no_version_can_take_over_a_supervisor_goes_on_without_a_keeper(
         supervisor.process.wait(PATIENCE)
         wait_for_output(supervisor.state / "supervisor.log", b"cannot take over")
         assert peer.run("after", ["sh", "-c", "exit 4"])["exit_code"] == 4
-        assert "keeper" in peer.upgrade()["detail"]
+        assert "cannot take over" in peer.upgrade()["detail"]
         second = start_supervisor(code=code)  # is kept out by the lock
         assert f"supervisor {supervisor.pid} already runs" in second.ready
         assert second.process.wait(PATIENCE) == 1
+        old = supervisor.pid
+        set_version(code, 1)
+        assert peer.upgrade()["op"] == "done"
+    until_another_serves(supervisor, old)
+    assert keeper(supervisor) == old
+    with supervisor.connect() as peer:
         peer.stop("job")
         assert peer.exited("job")["signal"] == signal.SIGTERM
         pid = supervisor.pid
         assert peer.call({"op": "shutdown", "if_idle": True})["op"] == "done"
     assert processes.wait_gone(pid, seconds=PATIENCE)
+    assert processes.wait_gone(old, seconds=PATIENCE)
 
 
 def test_a_job_that_ends_while_its_supervisor_becomes_the_keeper_has_its_true_status(
