@@ -18,7 +18,7 @@ from jobworker.outputindex import INDEX_NAME, LOG_NAME, Header, pack_header
 EXIT_NAME = "exit"
 RUNNING_NAME = "running"  # until it is renamed to EXIT_NAME
 _UNCLAIMED = ".next-"  # no job's id begins with a dot
-_EXIT_SIZE = 4096  # bytes; a record has about a thousand
+RESERVED = 4096  # bytes of it; a record has about a thousand
 
 
 def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def create(number: int, *, jobs_fd: int) -> tuple[int, int]:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fds.append(os.open(f"{directory}/{name}", flags, 0o600, dir_fd=jobs_fd))
         _write_all(fds[1], pack_header(Header(created_ns=time.time_ns())))
-        _reserve(fds[2], _EXIT_SIZE)
+        reserve(fds[2], RESERVED)
         os.close(fds.pop())
     except OSError:
         for fd in fds:
@@ -86,6 +86,15 @@ def clear_leftovers(*, jobs_fd: int) -> None:
             _remove(name, jobs_fd)
 
 
+def reserve(fd: int, size: int) -> None:
+    """Sets space aside for the first `size` bytes of a file; OSError when there is none."""
+    try:
+        syscalls.reserve(fd, size)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # a file system that gives space by the write only
+            raise
+
+
 def _unclaimed(number: int) -> str:
     return f"{_UNCLAIMED}{number}"
 
@@ -96,14 +105,6 @@ def _remove(directory: str, jobs_fd: int) -> None:
         os.unlink(f"{directory}/{RUNNING_NAME}", dir_fd=jobs_fd)
     with contextlib.suppress(OSError):
         os.rmdir(directory, dir_fd=jobs_fd)
-
-
-def _reserve(fd: int, size: int) -> None:
-    try:
-        syscalls.reserve(fd, size)
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:  # a file system that gives space by the write only
-            raise
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 
-from jobworker.supervisor.jobfiles import RUNNING_NAME
+from jobworker.supervisor.jobfiles import RESERVED, RUNNING_NAME, reserve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,9 +48,11 @@ def unpack(data: bytes) -> RunState | None:
 
 
 def write(job: str, data: bytes, *, dir_fd: int) -> None:
-    """Puts a packed state in place in the job's directory below `dir_fd`."""
+    """Puts a packed state in place in the job's directory below `dir_fd`; OSError leaves the one before."""
     fd = os.open(f"{job}/{RUNNING_NAME}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
+        if len(data) > RESERVED:
+            reserve(fd, len(data))
         os.pwrite(fd, data, 0)
     finally:
         os.close(fd)

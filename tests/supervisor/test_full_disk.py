@@ -136,6 +136,26 @@ def test_a_launch_fails_for_that_reason_and_works_again_with_space(
         assert_loud_is_whole(supervisor, peer)
 
 
+def test_a_job_whose_state_has_no_space_is_not_started(
+    small_disk: Path, start_supervisor: StartSupervisor
+) -> None:
+    """A state that is longer than what is set aside for it."""
+    supervisor = start_supervisor(state=small_disk / "state")
+    with supervisor.connect() as peer:
+        fill(peer, small_disk)
+        long = [{"limit": "io", "reason": "x" * 8000}]
+        failed = peer.launch("long", ["sleep", "1000"], unenforced=long)
+        assert (failed["op"], failed["stage"], failed["errno"]) == ("failed", "setup", ENOSPC)
+        give_space(small_disk)
+        assert peer.launch("again", ["sleep", "1000"], unenforced=long)["op"] == "launched"
+        assert_loud_is_whole(supervisor, peer)
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        assert [(listed["job"], listed["unenforced"]) for listed in peer.jobs()] == [("again", long)]
+        peer.stop("again")
+        peer.exited("again")
+
+
 def test_who_takes_over_on_a_full_disk_waits_as_well(
     small_disk: Path, start_supervisor: StartSupervisor
 ) -> None:
