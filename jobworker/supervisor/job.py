@@ -129,7 +129,8 @@ class Job:
     def begin(self, started_ns: int) -> None:
         """The program runs, since `started_ns`: from now on its end is awaited, at the latest when its time is over."""
         self.record["started_ns"] = started_ns
-        self._begun_ns = time.monotonic_ns() - (time.time_ns() - started_ns)
+        # of an earlier supervisor's job the clock may have been set back since
+        self._begun_ns = time.monotonic_ns() - max(0, time.time_ns() - started_ns)
         loop, state = self._host.loop, self.state
         if state["timeout_at_ns"] is not None:
             self._timeout = loop.call_at(state["timeout_at_ns"], self._on_timeout)

@@ -1,5 +1,6 @@
 """A supervisor that is killed: what its jobs and their records are under the next one."""
 
+import json
 import os
 import signal
 import time
@@ -116,6 +117,21 @@ def test_deadlines_outlive_the_supervisor(supervisor: Supervisor) -> None:
     assert (timeout["timed_out"], timeout["stop_requested"]) == (True, False)
     assert (grace["stop_requested"], grace["grace_expired"]) == (True, True)
     assert time.monotonic() - begin > 1.9
+
+
+def test_a_clock_that_was_set_back_makes_no_time_negative(supervisor: Supervisor) -> None:
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sleep", "1000"])
+    path = supervisor.job_directory("job") / "running"
+    state, _, rest = path.read_bytes().partition(b"\n")
+    changed = json.loads(state)
+    changed["ordered_ns"] += 3600 * 10**9
+    path.write_bytes(json.dumps(changed).encode() + b"\n" + rest)
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        peer.stop("job")
+        record = peer.exited("job")
+    assert 0 <= record["usage"]["wall_usec"] < 60_000_000
 
 
 def test_a_paused_job_stays_paused_and_can_go_on(supervisor: Supervisor) -> None:
