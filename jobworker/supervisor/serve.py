@@ -70,7 +70,9 @@ def _take_over(engine: Engine, nursery: Nursery, *, jobs_fd: int, boot_id: str) 
     adopted = set()
     for state in states:
         job = adopter.adopt(state)
-        if job is not None:
+        if job is None:
+            nursery.custody.drop(state["number"])
+        else:
             engine.add(job)
             adopted.add(str(state["number"]))
     if nursery.tree is not None:

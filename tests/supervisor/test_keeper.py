@@ -335,6 +335,24 @@ def test_nothing_is_left_open_with_the_keeper_in_the_long_run(supervisor: Superv
         assert held() < 30
 
 
+def test_nothing_of_a_job_that_was_given_up_is_left_with_the_keeper(supervisor: Supervisor) -> None:
+    def held() -> int:
+        return len(os.listdir(f"/proc/{supervisor.process.pid}/fd"))
+
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        supervisor.descriptors(peer)  # a child was made and taken in
+        before = held()
+        peer.launch("job", ["sleep", "1000"])
+    (supervisor.job_directory("job") / "output.idx").write_bytes(b"x" * 100)
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        supervisor.descriptors(peer)
+        assert peer.jobs() == []
+        assert held() == before
+    assert "its output cannot be used" in supervisor.log
+
+
 def test_a_job_of_a_newer_version_is_not_touched(start_supervisor: StartSupervisor) -> None:
     first = start_supervisor()
     with first.connect() as peer:
