@@ -263,6 +263,8 @@ class Job:
             return
         if events_fd is None:
             self.leaf.kill()
+            self.leaf.remove()  # its number may be another's from now on
+            self._try_to_save()
             self._drain()
             return
         self._events_fd = events_fd

@@ -117,7 +117,8 @@ class TakeOver:
 
     def _leaf(self, state: RunState) -> Leaf | Group:
         leaf: Leaf | Group = Group() if self._tree is None else self._tree.new_leaf(str(state["number"]))
-        leaf.adopt(state["pid"])
+        if state["record"]["main_exited_ns"] is None:  # else its number may be another's by now
+            leaf.adopt(state["pid"])
         return leaf
 
     def _capture(self, state: RunState) -> Capture:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from jobworker import outputindex
 from jobworker.supervisor import exitrecord
+from tests.harness import processes
 from tests.harness.probes import needs_root
 from tests.supervisor.conftest import StartSupervisor
-from tests.supervisor.peer import Message, Peer, Supervisor, wait_for_output
+from tests.supervisor.peer import PATIENCE, Message, Peer, Supervisor, wait_for_output
 from tests.supervisor.test_output import NOISE, PYTHON, streams
 
 ENOSPC = 28
@@ -170,6 +173,27 @@ def test_who_takes_over_on_a_full_disk_waits_as_well(
         assert free_bytes(small_disk) == 0
         give_space(small_disk)
         assert_loud_is_whole(supervisor, peer)
+
+
+@pytest.mark.parametrize("options", [(), ("--cgroup-root", "/no/such/cgroup")], ids=["cgroups", "none"])
+def test_who_takes_over_on_a_full_disk_knows_how_a_job_ended_before(
+    small_disk: Path, start_supervisor: StartSupervisor, options: tuple[str, ...]
+) -> None:
+    supervisor = start_supervisor(*options, state=small_disk / "state")
+    with supervisor.connect() as peer:
+        peer.run("warm-up", ["true"])
+        supervisor.descriptors(peer)  # the next one's directory is made
+        fill(peer, small_disk)
+        supervisor.descriptors(peer)
+        pid = peer.launch("job", [*PYTHON, "print('x' * 5000); raise SystemExit(5)"])["pid"]
+        assert processes.wait_gone(pid, seconds=PATIENCE)
+        assert sorted(listed["job"] for listed in peer.jobs()) == ["job", "loud"]
+    supervisor.kill_supervisor()
+    give_space(small_disk)
+    with supervisor.connect() as peer:
+        while [listed["job"] for listed in peer.jobs()]:
+            peer.receive(lambda message: message.get("event") == "exited")
+    assert exitrecord.read(str(supervisor.job_directory("job")))["exit_code"] == 5
 
 
 def test_why_a_program_could_not_be_executed_is_on_disk_as_well(
