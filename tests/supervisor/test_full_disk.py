@@ -14,6 +14,7 @@ from jobworker.supervisor import exitrecord
 from tests.harness import processes
 from tests.harness.probes import needs_root
 from tests.supervisor.conftest import StartSupervisor
+from tests.supervisor.outliving import exit_record
 from tests.supervisor.peer import PATIENCE, Message, Peer, Supervisor, wait_for_output
 from tests.supervisor.test_output import NOISE, PYTHON, streams
 
@@ -193,7 +194,7 @@ def test_who_takes_over_on_a_full_disk_knows_how_a_job_ended_before(
     with supervisor.connect() as peer:
         while [listed["job"] for listed in peer.jobs()]:
             peer.receive(lambda message: message.get("event") == "exited")
-    assert exitrecord.read(str(supervisor.job_directory("job")))["exit_code"] == 5
+    assert exit_record(supervisor, "job")["exit_code"] == 5
 
 
 def test_why_a_program_could_not_be_executed_is_on_disk_as_well(
