@@ -109,10 +109,14 @@ def _open_state(path: str) -> tuple[int, int]:
 
 
 def _write_pid(state_fd: int) -> None:
-    """Into the file that the keeper has locked."""
-    fd = os.open(LOCK_NAME, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=state_fd)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    os.close(fd)
+    """Into the file that the keeper has locked, and into the space that it has: on a full disk that would not come back."""
+    text = f"{os.getpid()}\n".encode()
+    fd = os.open(LOCK_NAME, os.O_WRONLY | os.O_CLOEXEC, dir_fd=state_fd)
+    try:
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
+    finally:
+        os.close(fd)
 
 
 def _tree_name(state: str) -> str:

@@ -176,6 +176,32 @@ def test_who_takes_over_on_a_full_disk_waits_as_well(
         assert_loud_is_whole(supervisor, peer)
 
 
+TAKE_ALL = """
+import os, sys
+fd, size, told = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), 0, False
+while True:
+    try:
+        size += os.pwrite(fd, b"x" * 4096, size)
+    except OSError:
+        told = told or not print("full", flush=True)
+"""
+
+
+def test_the_next_supervisor_comes_up_where_others_take_all_space(
+    small_disk: Path, start_supervisor: StartSupervisor
+) -> None:
+    supervisor = start_supervisor(state=small_disk / "state")
+    with subprocess.Popen([*PYTHON, TAKE_ALL, str(small_disk / "all")], stdout=subprocess.PIPE) as thief:
+        try:
+            assert thief.stdout
+            assert thief.stdout.readline() == b"full\n"
+            for _ in range(5):
+                supervisor.kill_supervisor()
+        finally:
+            thief.kill()
+    give_space(small_disk)
+
+
 @pytest.mark.parametrize("options", [(), ("--cgroup-root", "/no/such/cgroup")], ids=["cgroups", "none"])
 def test_who_takes_over_on_a_full_disk_knows_how_a_job_ended_before(
     small_disk: Path, start_supervisor: StartSupervisor, options: tuple[str, ...]
