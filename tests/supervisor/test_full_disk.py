@@ -146,7 +146,7 @@ def test_a_job_whose_state_has_no_space_is_not_started(
     """A state that is longer than what is set aside for it."""
     supervisor = start_supervisor(state=small_disk / "state")
     with supervisor.connect() as peer:
-        fill(peer, small_disk)
+        fill(supervisor, peer, small_disk)
         long = [{"limit": "io", "reason": "x" * 8000}]
         failed = peer.launch("long", ["sleep", "1000"], unenforced=long)
         assert (failed["op"], failed["stage"], failed["errno"]) == ("failed", "setup", ENOSPC)
@@ -208,10 +208,7 @@ def test_who_takes_over_on_a_full_disk_knows_how_a_job_ended_before(
 ) -> None:
     supervisor = start_supervisor(*options, state=small_disk / "state")
     with supervisor.connect() as peer:
-        peer.run("warm-up", ["true"])
-        supervisor.descriptors(peer)  # the next one's directory is made
-        fill(peer, small_disk)
-        supervisor.descriptors(peer)
+        fill(supervisor, peer, small_disk)
         pid = peer.launch("job", [*PYTHON, "print('x' * 5000); raise SystemExit(5)"])["pid"]
         assert processes.wait_gone(pid, seconds=PATIENCE)
         assert sorted(listed["job"] for listed in peer.jobs()) == ["job", "loud"]
