@@ -14,6 +14,10 @@ import os
 import select
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _LIBC = ctypes.PyDLL(None, use_errno=True)
 _UNLOCKED_LIBC = ctypes.CDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
@@ -129,6 +133,12 @@ def close_range(first: int, last: int) -> None:
     """Closes every open descriptor from `first` to `last`; none need be open."""
     if first <= last:
         _check(_SYSCALL(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0)))
+
+
+def close_each(fds: Iterable[int]) -> None:
+    """Closes these descriptors, all of which are open."""
+    for fd in fds:
+        os.close(fd)
 
 
 def prctl(option: int, value: int) -> None:

@@ -36,7 +36,6 @@ class Connection:
 
     __slots__ = (
         "_handle",
-        "_is_scheduled",
         "_is_writing",
         "_loop",
         "_on_close",
@@ -61,7 +60,6 @@ class Connection:
         self._on_close = on_close
         self._reader = FrameReader()
         self._requests: deque[dict[str, object]] = deque()
-        self._is_scheduled = False
         self._is_writing = False
         self._unsent = bytearray()
         self.wants_events = False
@@ -115,10 +113,11 @@ class Connection:
 
     def _handle_one(self) -> None:
         """Handles the oldest request; others of the same peer wait for the next turn, so that exits come in between."""
-        self._is_scheduled = False
-        if not self._requests:
+        if not self._requests:  # closed meanwhile
             return
         request = self._requests.popleft()
+        if self._requests:
+            self._loop.defer(self._handle_one)
         try:
             self._handle(self, request)
         except Exception:  # a defect must cost one answer, not the supervisor
@@ -127,9 +126,6 @@ class Connection:
             self.send(
                 {"op": "error", "seq": seq, "error": "os_error", "errno": 0, "detail": "internal error"}
             )
-        if self._requests and not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.defer(self._handle_one)
 
     def _flush(self) -> None:
         try:

@@ -7,8 +7,6 @@ what to do without a keeper the engine's.
 
 from __future__ import annotations
 
-import os
-
 from jobworker import syscalls
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.keeper import (
@@ -71,7 +69,7 @@ class Custody:
             pass
         for number, kept in carried.items():
             if self.kept.setdefault(number, Kept(0, kept.fds)).fds is not kept.fds:
-                _close(kept.fds)
+                syscalls.close_each(kept.fds)
 
     def attend(self, loop: Loop, *, when_lost: Callable[[], None]) -> None:
         """From now on hears of exits, and calls back at the keeper's own end."""
@@ -111,7 +109,7 @@ class Custody:
     def drop_rest(self) -> None:
         """Lets go of what nobody has claimed: children that never became a job, jobs that have ended."""
         for number, kept in self.kept.items():
-            _close(kept.fds)
+            syscalls.close_each(kept.fds)
             if number != LISTENER:
                 self.drop(number)
         self.kept = {}
@@ -167,8 +165,3 @@ class Custody:
             when_exited(None)
         if self._when_lost is not None:
             self._when_lost()
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -203,8 +203,7 @@ class Keeper:
         kept = self._kept.pop(number, None)
         if kept is not None:
             self._statuses.pop(kept.pid, None)
-            for fd in kept.fds:
-                os.close(fd)
+            syscalls.close_each(kept.fds)
 
     def _give_all(self) -> None:
         for number, kept in self._kept.items():

@@ -127,7 +127,7 @@ class Nurse:
                 leaf.remove()
             os.write(self._socket, ANSWER.pack(self._count, 0, error.errno or 0, stage, into_cgroup))
         leaf.close_entry()
-        _close(fds)
+        syscalls.close_each(fds)
 
     def _give_into_custody(self, pid: int, fds: list[int]) -> None:
         with contextlib.suppress(OSError):  # without a keeper jobs run all the same
@@ -156,10 +156,5 @@ class Nurse:
             fds.append(pidfd)
         finally:
             fds += [fd for fd in (*ours, place.order_file) if fd >= 0]
-            _close(theirs)
+            syscalls.close_each(theirs)
         return pid
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

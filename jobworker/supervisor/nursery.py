@@ -282,8 +282,7 @@ class Nursery:
         return Seat(self._last, pid, leaf=leaf, fds=fds)
 
     def _refuse(self, pid: int, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
+        syscalls.close_each(fds)
         os.kill(pid, syscalls.SIGKILL)
         os.waitpid(pid, 0)
         self._remove_unfinished(self._last)

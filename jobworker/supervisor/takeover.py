@@ -85,11 +85,10 @@ class TakeOver:
         """The job, cared for from now on; None when it had to be given up: its files are damaged."""
         kept = self._custody.claim(state["number"])
         if kept is not None and (kept.pid not in (state["pid"], 0) or len(kept.fds) != DESCRIPTORS):
-            _close(kept.fds)
+            syscalls.close_each(kept.fds)
             kept = None
-        if (
-            kept is None and self._tree is None
-        ):  # nothing tells whose its numbers are by now: nobody may be signalled
+        # nothing tells whose its numbers are by now: nobody may be signalled
+        if kept is None and self._tree is None:
             note(f"job {state['record']['job']}: nobody held it and it has no cgroup, it is given up")
             return None
         leaf = self._leaf(state)
@@ -98,7 +97,7 @@ class TakeOver:
         except (OSError, IndexFormatError) as error:
             note(f"job {state['record']['job']}: its output cannot be used, it is given up: {error}")
             if kept is not None:
-                _close(kept.fds)
+                syscalls.close_each(kept.fds)
             return None
         return self._care_for(state, kept, leaf, capture)
 
@@ -128,7 +127,7 @@ class TakeOver:
             cap = Cap(output["max_bytes"], output["keep"])
             return Capture(host.loop, host.disk, log=log, index=index, null=host.null_fd, cap=cap)
         except BaseException:
-            _close([log, index])
+            syscalls.close_each([log, index])
             raise
 
 
@@ -143,8 +142,3 @@ def _find_process(state: RunState, leaf: Leaf | Group) -> int:
             return pidfd
         os.close(pidfd)
     return -1
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
