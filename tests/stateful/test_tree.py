@@ -27,7 +27,7 @@ pytestmark = [needs_root, needs_cgroup2]
 MOST_JOBS = 3
 MOST_PROCESSES = 40
 PUPPET = """
-import os, signal, sys, threading
+import os, select, signal, sys, threading
 directory = sys.argv[1]
 
 def live(name):
@@ -50,8 +50,12 @@ def live(name):
             os.close(pipe)
             if word != "fork":
                 os.setsid()
-            if word == "daemon" and os.fork():
-                os._exit(0)
+            if word == "daemon":
+                parent = os.pidfd_open(os.getpid())
+                if os.fork():
+                    os._exit(0)
+                select.select([parent], [], [])  # there are as many processes as are told of
+                os.close(parent)
             return live(names[0])
 
 def say(text):
