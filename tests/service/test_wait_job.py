@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from grpclib.const import Status
 
-from generated.jobworker.v1 import JobState, WaitJobRequest
+from generated.jobworker.v1 import JobState
 from tests.harness import programs
 from tests.service.client import PATIENCE, Client, refusal
 
@@ -31,7 +31,7 @@ async def test_who_stops_waiting_disturbs_nobody(alice: Client) -> None:
     job = await alice.start(*programs.sleep())
     stays = asyncio.ensure_future(alice.wait(job.job_id))
     with pytest.raises(TimeoutError):
-        await alice.jobs.wait_job(WaitJobRequest(job_id=job.job_id), timeout=0.05)
+        await asyncio.wait_for(alice.wait(job.job_id), 0.05)
     await alice.stop(job.job_id)
     assert (await asyncio.wait_for(stays, PATIENCE)).state == JobState.ENDED
 

@@ -205,7 +205,7 @@ def test_it_sleeps_while_an_end_is_withheld_by_a_tracer(supervisor: Supervisor, 
     if b"traced" not in supervisor.output(job):
         pytest.skip(f"this host lets no child trace its parent: {supervisor.output(job).decode()}")
     assert processes.wait_gone(pid, seconds=PATIENCE)
-    supervisor.waiting_child(peer)
+    supervisor.descriptors(peer)
     assert not select.select([peer.socket], [], [], 0.1)[0]
     before = wake_ups(supervisor)
     assert not select.select([peer.socket], [], [], 0.5)[0]
