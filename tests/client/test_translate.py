@@ -161,6 +161,5 @@ async def test_a_host_with_several_addresses_of_which_none_answers(
         port = closed.getsockname()[1]
     both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
-    with pytest.raises(errors.ConnectionLost, match="connection refused"):
-        with map_exceptions(connection, GET):
-            await asyncio.get_running_loop().create_connection(asyncio.Protocol, "worker", port)
+    with pytest.raises(errors.ConnectionLost, match="connection refused"), map_exceptions(connection, GET):
+        await asyncio.get_running_loop().create_connection(asyncio.Protocol, "worker", port)
