@@ -23,7 +23,7 @@ Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_TH
 import errno
 import os
 import socket
-from asyncio import AbstractEventLoop, BaseTransport, Transport, get_running_loop
+from asyncio import AbstractEventLoop, BaseTransport, Task, Transport, get_running_loop
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -226,7 +226,8 @@ cast("Any", grpclib.server).DeadlineWrapper = DeadlineWrapper
 class Handler(grpclib.server.Handler):
     """grpclib's calls of one connection, each forgotten at its end, however early that came.
 
-    By itself it keeps the stream of a call that was reset before its task had begun, for as long as the connection lives.
+    By itself it keeps the stream of a call that was reset before its task had begun for as long as the connection
+    lives, and of each call that lost its connection the task, with all that it had in hand, until others have come.
     """
 
     def accept(
@@ -234,14 +235,21 @@ class Handler(grpclib.server.Handler):
     ) -> None:
         releases = [release_stream]
 
-        def release(_: object = None) -> None:
+        def release() -> None:
             if releases:
                 releases.pop()()
+
+        def forget(task: Task[None]) -> None:
+            release()
+            self._tasks.pop(stream, None)
+            self._cancelled.discard(task)
+            if stream.wrapper is not None:  # else error, frames and wrapper keep each other
+                stream.wrapper._error = None
 
         read = _readable(headers)
         if NEEDED_HEADERS.issubset(name for name, _ in read):
             super().accept(stream, read, release)
-            self._tasks[stream].add_done_callback(release)
+            self._tasks[stream].add_done_callback(forget)
             return
         release()
         if stream.closable:

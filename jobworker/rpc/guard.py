@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from betterproto import Message
 from grpclib.const import Cardinality, Handler, Status
@@ -151,7 +151,7 @@ class Guard:
                 await reply.send(((data,),))
                 await reply.finish()
             except BaseException as error:
-                self._refuse(error, method.verb, call, audited=unrecorded)
+                raise self._refused(error, method.verb, call, audited=unrecorded) from None
 
         return serve
 
@@ -170,9 +170,10 @@ class Guard:
                             self._record(call, Status.OK)
                             unrecorded = False
                         await reply.send(batch)
+                        del batch  # while the next one is waited for
                 await reply.finish()
             except BaseException as error:
-                self._refuse(error, method.verb, call, audited=unrecorded)
+                raise self._refused(error, method.verb, call, audited=unrecorded) from None
 
         return serve
 
@@ -183,7 +184,7 @@ class Guard:
                 call = self._enter(stream, path, waits=True)
                 await handler.func(wrap(stream, handler))
             except BaseException as error:
-                self._refuse(error, path, call, audited=False)
+                raise self._refused(error, path, call, audited=False) from None
 
         return serve
 
@@ -203,16 +204,14 @@ class Guard:
                 hint="ask an admin to register it with another role",
             )
 
-    def _refuse(self, error: BaseException, verb: str, call: Call | None, *, audited: bool) -> NoReturn:
-        """Raises what grpclib makes the call's status of."""
+    def _refused(self, error: BaseException, verb: str, call: Call | None, *, audited: bool) -> BaseException:
+        """What grpclib makes the call's status of. It is raised elsewhere: a frame that an error comes from must not hold it."""
         refusal = _refusal(error, verb, call)
         if audited and call is not None:
             if isinstance(error, errors.JobworkerError):
                 call.subject = call.subject or error.job_id
             self._record(call, refusal.status if isinstance(refusal, GRPCError) else Status.CANCELLED)
-        if refusal is error:
-            raise error
-        raise refusal from error
+        return refusal
 
     def _record(self, call: Call, result: Status) -> None:
         self._audit.append(

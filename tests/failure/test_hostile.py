@@ -14,12 +14,14 @@ from grpclib.const import Status
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import StreamReset
+from h2.events import ResponseReceived, StreamReset
+from h2.settings import SettingCodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from generated.jobworker.v1 import StreamOutputRequest
 from jobwire import wire
-from tests.harness import Worker
+from tests.harness import Worker, programs
 from tests.service.client import (
     FOREIGN,
     METHODS,
@@ -157,6 +159,27 @@ async def test_four_mib_of_arguments_are_the_kernels_business(worker: Worker) ->
         assert refused.detail.start_failure is not None
 
 
+async def test_what_was_held_for_readers_that_took_nothing_is_free_once_they_have_left(
+    worker: Worker,
+) -> None:
+    after = []
+    async with connected(worker) as alice:
+        job = await alice.start(*programs.write_bytes(50_000_000))
+        await alice.wait(job.job_id)
+        for _ in range(3):
+            async with by_hand(worker, "/jobworker.v1.JobService/StreamOutput") as peer:
+                peer.flush()
+                peer.writer.write(frame(4, struct.pack(">HI", SettingCodes.INITIAL_WINDOW_SIZE, 0)))
+                for number in range(100):  # at places of their own, so that nothing is shared
+                    peer.ask(
+                        bytes(StreamOutputRequest(job_id=job.job_id, offset=400_000 * number, follow=True))
+                    )
+                await peer.responses(100)
+            await still_serves(worker)
+            after.append(rss(worker.pid))
+    assert after[-1] - after[0] < 30 << 20, after
+
+
 class Http2:
     """HTTP/2 by hand, for what grpclib's client would never send."""
 
@@ -173,10 +196,19 @@ class Http2:
         self.writer.write(self.h2.data_to_send())
 
     def ask(self, message: bytes = b"") -> None:
-        """One request, on the first stream."""
-        self.h2.send_headers(1, self.headers)
-        self.h2.send_data(1, b"\0" + struct.pack(">I", len(message)) + message, end_stream=True)
+        """One request, on the next stream; the first one is 1."""
+        stream_id = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream_id, self.headers)
+        self.h2.send_data(stream_id, b"\0" + struct.pack(">I", len(message)) + message, end_stream=True)
         self.flush()
+
+    async def responses(self, count: int) -> None:
+        """Returns once so many calls have begun to be answered."""
+        while count:
+            data = await asyncio.wait_for(self.reader.read(65536), PATIENCE)
+            assert data, "the server closed the connection"
+            count -= sum(isinstance(event, ResponseReceived) for event in self.h2.receive_data(data))
+            self.flush()
 
     async def reset(self, stream_id: int) -> int:
         """The error code with which a stream was reset, once it was."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 import uuid
+import weakref
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from generated.jobworker.v1 import (
     StopJobRequest,
 )
 from jobworker import policy
+from jobworker.errors import Unauthenticated
 from jobworker.identity import Identity
 from jobworker.rpc.calls import OpenCalls
 from jobworker.rpc.guard import Guard
@@ -76,6 +79,32 @@ def test_a_method_that_nobody_handles_keeps_the_door_from_being_built() -> None:
     guard = Guard(identity=Identity(nothing), calls=OpenCalls(), audit=nothing, max_request=1, patience=None)
     with pytest.raises(StopIteration):
         guard.service(JobServiceBase(), object())
+
+
+class Caller:
+    """A stream whose peer nobody knows."""
+
+    @property
+    def peer(self) -> Any:
+        raise Unauthenticated("nobody we know")
+
+
+async def test_a_refusal_does_not_keep_what_its_call_had_in_hand() -> None:
+    """It would until the garbage is collected one day, and that may be much."""
+    nothing: Any = None
+    guard = Guard(identity=Identity(nothing), calls=OpenCalls(), audit=nothing, max_request=1, patience=None)
+    unknown: Any = guard.every({}).get("/no.Such/Method")
+    stream = Caller()
+    seen = weakref.ref(stream)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(GRPCError):
+            await unknown.func(stream)
+        del stream
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 # -- audit

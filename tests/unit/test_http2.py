@@ -1,9 +1,11 @@
 """What jobwire.http2 relies on inside grpclib and h2, seen from outside over a real socket."""
 
 import asyncio
+import gc
 import socket
 import struct
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from unittest import mock
@@ -13,7 +15,7 @@ import hyperframe.frame
 import pytest
 from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
 
@@ -28,6 +30,10 @@ class Echo:
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
+        self.called = asyncio.Event()
+        self.calls: Callable[[], Any] = lambda: (
+            None
+        )  # the last one that was held or flooded, while it is there
 
     def __mapping__(self) -> dict[str, grpclib.const.Handler]:
         unary, streaming = grpclib.const.Cardinality.UNARY_UNARY, grpclib.const.Cardinality.UNARY_STREAM
@@ -47,12 +53,18 @@ class Echo:
         )
 
     async def hold(self, stream: Any) -> None:
+        self._note(stream)
         await self.release.wait()
         await stream.send_message(b"released")
 
     async def flood(self, stream: Any) -> None:
+        self._note(stream)
         while True:
             await stream.send_message(bytes(100_000))
+
+    def _note(self, stream: Any) -> None:
+        self.calls = weakref.ref(stream)
+        self.called.set()
 
 
 @asynccontextmanager
@@ -170,6 +182,29 @@ async def test_what_comes_after_the_end_of_a_connection_is_left_unread() -> None
         (theirs,) = server.connections
         theirs.processor.close()
         theirs.data_received(bytes(100))
+
+
+@pytest.mark.parametrize("path", ["/hold", "/flood"])
+async def test_a_call_that_lost_its_connection_is_let_go(path: str) -> None:
+    """At once, and not when the garbage is collected one day: it may hold much."""
+    async with loopback() as (server, channel, echo):
+        gc.collect()
+        gc.disable()
+        try:
+            async with UnaryStreamMethod(channel, path, bytes, bytes).open() as stream:
+                await stream.send_message(b"", end=True)
+                await echo.called.wait()
+                (theirs,) = server.connections
+                cast("http2.Protocol", await channel.__connect__()).transport.abort()
+                while theirs in server.connections:  # noqa: ASYNC110 - a turn of the loop, no time
+                    await asyncio.sleep(0)
+                for _ in range(3):  # the tasks are cancelled, end, and are seen to have ended
+                    await asyncio.sleep(0)
+                assert echo.calls() is None
+        except StreamTerminatedError:
+            pass
+        finally:
+            gc.enable()
 
 
 async def test_an_error_carries_its_detail() -> None:
