@@ -41,12 +41,10 @@ class OutputVerbs:
         async with aclosing(self._follow(source, Span(follow=True))) as batches:
             async for batch in batches:
                 yield batch
+                del batch  # while the next one is waited for
 
-    async def stream_output(self, call: Call, request: v1.StreamOutputRequest) -> Events:
-        source = self._jobs.output(call.caller, request.job_id)
-        async with aclosing(self._follow(source, _span(request))) as batches:
-            async for batch in batches:
-                yield batch
+    def stream_output(self, call: Call, request: v1.StreamOutputRequest) -> Events:
+        return self._follow(self._jobs.output(call.caller, request.job_id), _span(request))
 
     def _follow(self, source: OutputSource, span: Span) -> Events:
         return follow(source, outputs=self._outputs, span=span)

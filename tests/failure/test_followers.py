@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -321,6 +322,28 @@ async def test_where_descriptors_are_used_up_a_follower_comes_in_later(make_work
             await alice.stop(job.job_id)
             assert (await asyncio.wait_for(stays, PATIENCE)).out == b"ready\n"
     assert "Traceback" not in "".join(worker.log)
+
+
+async def test_followers_that_wait_hold_nothing_of_what_they_had(make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    size, count = 1_000_000, 50  # the last batch of each is nearly half of it
+    script = "head -c $1 /dev/zero; exec sleep 600"
+    async with connected(worker) as alice, contextlib.AsyncExitStack() as followers:
+        jobs = [await alice.start("sh", "-c", script, "sh", str(size)) for _ in range(count)]
+        before = 0
+        for job in jobs:
+            events, got = alice.follow(job.job_id), 0
+            await followers.enter_async_context(contextlib.aclosing(events))
+            while got < size:
+                chunk = await next_of(events)
+                assert isinstance(chunk, Chunk)
+                got += len(chunk.data)
+            before = before or rss(worker.pid)
+        await until_idle(worker)
+        held = rss(worker.pid) - before
+        for job in jobs:
+            await alice.stop(job.job_id, grace=timedelta(0))
+    assert held < count * size / 5
 
 
 # -- revoked
