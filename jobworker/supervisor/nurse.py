@@ -36,6 +36,8 @@ _CGROUP, _SETUP = range(2)
 DESCRIPTORS = 8
 _KEPT = slice(2, 6)  # of these: what the keeper gets
 _LAST_DESCRIPTOR = 2**32 - 1
+# whatever user the job runs as may open /dev/stderr; only that user's processes have a way to it
+_OUTPUT_MODE = 0o622
 
 
 class Origin:
@@ -145,6 +147,8 @@ class Nurse:
                 ours.append(reader)
                 theirs.append(writer)
             place.stdout, place.stderr, place.status = theirs
+            for fd in (place.stdout, place.stderr):
+                os.fchmod(fd, _OUTPUT_MODE)
             place.order, our_order = os.pipe2(os.O_CLOEXEC)
             ours.append(our_order)
             theirs.append(place.order)

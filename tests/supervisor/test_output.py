@@ -4,8 +4,11 @@ import hashlib
 import os
 import sys
 
+import pytest
+
 from jobworker import outputindex
 from tests.harness.paced import ERR, OUT, Paced
+from tests.harness.probes import needs_root
 from tests.supervisor.peer import Peer, Supervisor, wait_for_output
 
 ALL_BYTES = "import sys; sys.stdout.buffer.write(bytes(range(256)) * 3)"
@@ -65,11 +68,24 @@ def test_streams_are_told_apart_in_order_of_arrival(supervisor: Supervisor, peer
     assert streams(supervisor, job) == {1: b"out1\nout2\nout3\n", 2: b"err1\nerr2\nerr3\n"}
 
 
+@pytest.mark.parametrize("user", [None, pytest.param(61190, marks=needs_root)])
 def test_writing_to_dev_stderr_does_not_truncate_the_log(
-    supervisor: Supervisor, peer: Peer, job: str
+    supervisor: Supervisor, peer: Peer, job: str, user: int | None
 ) -> None:
-    peer.run(job, ["sh", "-c", "echo one; echo two > /dev/stderr; echo three > /dev/stdout"])
-    assert sorted(supervisor.output(job).split()) == [b"one", b"three", b"two"]
+    script = "echo one; echo two > /dev/stderr; echo three > /dev/stdout; echo four | tee -a /dev/stderr"
+    peer.run(job, ["sh", "-c", script], uid=user, gid=user)
+    assert streams(supervisor, job) == {1: b"one\nthree\nfour\n", 2: b"two\nfour\n"}
+
+
+@needs_root
+def test_no_other_user_can_write_into_an_output(supervisor: Supervisor, peer: Peer, job: str) -> None:
+    pid = peer.launch(job, ["sleep", "1000"], uid=61190, gid=61190)["pid"]
+    script = f"echo mine > /proc/{pid}/fd/1"
+    for number, (user, code) in enumerate([(61191, 2), (61190, 0)]):
+        assert peer.run(f"{job}-{number}", ["sh", "-c", script], uid=user, gid=user)["exit_code"] == code
+    peer.stop(job)
+    peer.exited(job)
+    assert supervisor.output(job) == b"mine\n"
 
 
 def test_64_mib_arrive_byte_for_byte(supervisor: Supervisor, peer: Peer, job: str) -> None:
