@@ -21,7 +21,7 @@ from pathlib import Path
 from aiofiles.base import wrap
 
 from jobworker import syscalls
-from jobworker.errors import Unavailable
+from jobworker.errors import FailedPrecondition, Unavailable
 from jobworker.events import Event
 from jobworker.outputindex import (
     INDEX_NAME,
@@ -105,9 +105,16 @@ class Outputs:
     """The outputs that have followers."""
 
     def __init__(self) -> None:
+        """FailedPrecondition where the host has no inotify instance left for us."""
         self._open: dict[str, OpenOutput] = {}
         self._watched: dict[int, OpenOutput] = {}
-        self._inotify = syscalls.inotify_init()
+        try:
+            self._inotify = syscalls.inotify_init()
+        except OSError as error:
+            raise FailedPrecondition(
+                f"output cannot be watched: {os.strerror(error.errno or 0).lower()}",
+                hint="as root: sysctl fs.inotify.max_user_instances=1024",
+            ) from error
         asyncio.get_running_loop().add_reader(self._inotify, self._wake)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Following the files of a job that this test writes itself, byte for byte as a supervisor does."""
 
 import asyncio
+import errno
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from generated.jobworker.v1 import Chunk, End, Gap, GapReason, Stream
-from jobworker import outputindex
-from jobworker.errors import InvalidArgument, Unavailable
+from jobworker import outputindex, syscalls
+from jobworker.errors import FailedPrecondition, InvalidArgument, Unavailable
 from jobworker.events import MAX_CHUNK
 from jobworker.follow import follow
 from jobworker.jobs import OutputSource
@@ -34,6 +35,16 @@ async def outputs() -> AsyncIterator[Outputs]:
     yield made
     assert len(made) == 0, "a follower has not let go of its files"
     made.close()
+
+
+async def test_where_no_inotify_is_left_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(syscalls, "inotify_init", refuse)
+    with pytest.raises(FailedPrecondition, match="too many open files") as refused:
+        Outputs()
+    assert "max_user_instances" in refused.value.hint
 
 
 async def test_an_ended_job_is_one_batch_without_a_watch(log: Log, outputs: Outputs) -> None:
