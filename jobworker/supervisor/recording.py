@@ -98,7 +98,10 @@ class Recording:
         self._write_header(DROPPED_OFFSET, self.dropped + count)
         self.dropped += count
         while left:
-            left -= os.splice(pipe, self._null_fd, left, flags=os.SPLICE_F_NONBLOCK)
+            taken = os.splice(pipe, self._null_fd, left, flags=os.SPLICE_F_NONBLOCK)
+            if not taken:  # the job has opened its pipe too, and read what was counted
+                break
+            left -= taken
         return count
 
     def record(self) -> None:
