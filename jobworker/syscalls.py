@@ -33,6 +33,9 @@ CLONE_PARENT = 0x8000  # the child becomes our sibling: our parent waits for it
 _CLONE_ARGS = (ctypes.c_uint64 * 11)()  # struct clone_args of Linux 5.7, whose last field is the cgroup
 _PIDFD = ctypes.c_int(-1)
 
+_SYS_KEYCTL = 250 if os.uname().machine == "x86_64" else 219  # asm-generic/unistd.h
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup, pids and ids, exit status
 _PIDFD_INFO_EXIT = 8
@@ -146,6 +149,14 @@ def prctl(option: int, value: int) -> None:
     _check(
         _LIBC.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     )
+
+
+def join_new_keyring() -> None:
+    """Gives the process an empty session keyring of its own, which its children share (session-keyring(7)).
+
+    OSError where the kernel has no keys, or may give none (EPERM, EDQUOT).
+    """
+    _check(_SYSCALL(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None))
 
 
 def set_process_name(name: bytes) -> None:

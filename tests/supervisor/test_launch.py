@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.probes import needs_root
+from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.peer import Peer, Supervisor, launch_request
 
 LOOK_AROUND = """
@@ -69,6 +70,30 @@ def test_resource_limits_and_oom_score_are_those_the_supervisor_was_started_with
         if line.startswith("Max open files")
     ]
     assert seen["nofile"] == [int(word) for word in limits[0].split()[3:5]]
+
+
+# keyctl(2), request_key(2) and add_key(2) by their numbers
+KEYS = """
+import ctypes, os, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+keyctl, request, add = (250, 249, 248) if os.uname().machine == "x86_64" else (219, 218, 217)
+JOIN_SESSION_KEYRING, SESSION_KEYRING = 1, -3
+"""
+AS_SYSTEMD = KEYS + "call(keyctl, JOIN_SESSION_KEYRING, None)\nos.execvp(sys.argv[1], sys.argv[1:])"
+PUT = KEYS + "sys.exit(call(add, b'user', b'a name', b'secret', 6, SESSION_KEYRING) < 0)"
+FIND = KEYS + "sys.exit(call(request, b'user', b'a name', None, 0) < 0)"
+
+
+@needs_root
+def test_no_job_finds_the_keys_of_another(start_supervisor: StartSupervisor) -> None:
+    """Of session-keyring(7): a service manager gives a service one, and it is inherited."""
+    supervisor = start_supervisor(wrap=[sys.executable, "-c", AS_SYSTEMD])
+    with supervisor.connect() as peer:
+        both = peer.run("both", ["python3", "-c", PUT.replace("sys.exit", "") + FIND])
+        if both["exit_code"]:
+            pytest.skip("this kernel keeps no keys, or may not be asked for them here")
+        assert peer.run("put", ["python3", "-c", PUT], uid=61190, gid=61190)["exit_code"] == 0
+        assert peer.run("find", ["python3", "-c", FIND], uid=61191, gid=61191)["exit_code"] == 1
 
 
 @needs_root
