@@ -42,13 +42,15 @@ class Adjustments:
             raise FailedPrecondition(f"job '{job_id}' stays as it is: {detail}", job_id=job_id)
         request = {"op": "update", "limits": asked.limits, "unenforced": asked.unenforced}
         reply = await self._jobs.change(job, {**request, "lift": list(lift), "best_effort": best_effort})
-        terms.take(job.record, reply)
-        self._jobs.save(job)
+        if not job.ended.done():  # else all of its record is written
+            terms.take(job.record, reply)
+            self._jobs.save(job)
         return job.record
 
     async def _go_on(self, caller: Caller, job_id: str, *, paused: bool) -> JobRecord:
         job = await self._jobs.running(caller, job_id)
         await self._jobs.change(job, {"op": "pause" if paused else "resume"})
-        records.paused(job.record, now=paused)
-        self._jobs.save(job)
+        if not job.ended.done():
+            records.paused(job.record, now=paused)
+            self._jobs.save(job)
         return job.record

@@ -185,9 +185,8 @@ class Jobs:
         return reply
 
     def save(self, job: LiveJob) -> None:
-        """Writes a change of the record down."""
-        if not job.ended.done():  # then that is written
-            self._live.save(job)
+        """Writes a change of the record down, of a job that has not ended."""
+        self._live.save(job)
 
     async def get(self, caller: Caller, job_id: str) -> JobRecord:
         """The record; of a job that runs with its usage and output size of now."""

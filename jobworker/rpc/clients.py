@@ -1,7 +1,6 @@
 """ClientService: the registry of public keys, for admins.
 
-Decides that a revocation ends the client's open calls. The
-registry itself decides about names, keys and uids.
+Decides that a revocation ends the client's open calls. The registry itself decides about names, keys and uids.
 """
 
 from __future__ import annotations
