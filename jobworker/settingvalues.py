@@ -83,7 +83,10 @@ def parse_uid_range(text: str) -> UidRange:
 
 def parse_seconds(text: str) -> float:
     """Seconds, not negative and finite; ValueError says what is wrong."""
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise ValueError("give seconds, 0 or more")
     return seconds

@@ -139,6 +139,7 @@ def test_a_wrong_value_names_setting_and_place(name: str, text: str) -> None:
     assert by_flag.value.field == name
     assert str(by_flag.value).startswith(f"--{name.replace('_', '-')} is wrong: ")
     assert by_flag.value.hint
+    assert "could not convert" not in by_flag.value.hint  # Python's words, not ours
     with pytest.raises(InvalidArgument, match=f"JOBWORKER_{name.upper()} is wrong"):
         told(environment={f"JOBWORKER_{name.upper()}": text})
     with pytest.raises(InvalidArgument, match=f"'{name}' in the settings file is wrong"):
