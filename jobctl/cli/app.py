@@ -114,7 +114,7 @@ def wants_json(arguments: Sequence[str]) -> bool:
     words = list(arguments)
     words = words[: words.index("--")] if "--" in words else words
     together = f" {' '.join(words)} "
-    return any(f" {form}json " in together for form in ("-o ", "-o", "--format ", "--format="))
+    return any(f" {form}json " in together for form in ("-o ", "-o", "-o=", "--format ", "--format="))
 
 
 def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:

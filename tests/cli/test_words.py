@@ -79,7 +79,13 @@ def test_who_goes_the_short_way(typed: str, argv: str) -> None:
 
 
 def test_json_is_noticed_before_anything_is_parsed() -> None:
-    for typed in ("list -o json", "list -ojson -q", "start --format json -- ls", "--format=json list"):
+    for typed in (
+        "list -o json",
+        "list -ojson -q",
+        "list -o=json",
+        "start --format json -- ls",
+        "--format=json list",
+    ):
         assert wants_json(typed.split()), typed
     for typed in ("list", "start -- ls -o json", "list -o text", "start --name json -- x"):
         assert not wants_json(typed.split()), typed
