@@ -63,7 +63,10 @@ class StateDirectory:
 
     def note_boot(self) -> None:
         """From here on what is in it is of this boot, or settled; OSError."""
-        (self.path / BOOT_NAME).write_text(_boot())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with os.fdopen(os.open(self.path / BOOT_NAME, flags, 0o600), "w") as file:
+            os.fchmod(file.fileno(), 0o600)  # also one that was there: jobs can name it
+            file.write(_boot())
 
     def job(self, job_id: str) -> Path:
         """The job's own directory: its output and its exit record."""

@@ -24,6 +24,9 @@ def test_what_is_made_lets_jobs_pass_and_not_look(tmp_path: Path) -> None:
         os.umask(before)
     assert (mode(state.path), mode(state.jobs), mode(state.scratch)) == (0o711, 0o700, 0o711)
     assert mode(state.path / "lock") == 0o600
+    (state.path / "boot").touch(0o666)
+    state.note_boot()
+    assert mode(state.path / "boot") == 0o600
     assert (state.path / "lock").read_text() == f"{os.getpid()}\n"
     assert state.scratch == tmp_path / "scratch"
     state.close()
