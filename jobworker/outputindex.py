@@ -1,8 +1,8 @@
 """The index beside a job's output: which bytes of output.log came from which stream, and when.
 
 Decides the layout of output.idx (a 64-byte header, then 24-byte records; docs/on-disk.md is the reference),
-how records are found by offset or by time, and what a crash may have left to repair. The supervisor
-writes one record after each chunk of data is in output.log, the API server reads; neither asks the other.
+how records are found by offset, and what a crash may have left to repair. The supervisor writes one record
+after each chunk of data is in output.log, the API server reads; neither asks the other.
 Everything above the line "files" is pure; searching reads O(log n) records of a file however long it is.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from zlib import crc32
 
 TYPE_CHECKING = False
@@ -146,11 +146,6 @@ def read_records(view: Bytes, number: int, *, limit: int) -> list[Record]:
 def find_offset(view: Bytes, offset: int) -> int:
     """Number of the record that holds byte `offset`; the count of records when it is not indexed yet."""
     return bisect_right(range(count_records(view)), offset, key=lambda number: end_at(view, number))
-
-
-def find_time(view: Bytes, time_ns: int) -> int:
-    """Number of the first record stored at `time_ns` or later; the count of records when there is none."""
-    return bisect_left(range(count_records(view)), time_ns, key=lambda number: time_at(view, number))
 
 
 def end_at(view: Bytes, number: int) -> int:

@@ -130,16 +130,6 @@ class Settings:
         ),
     )
 
-    @property
-    def listen_host(self) -> str:
-        """The host part of `listen`."""
-        return self.listen.host
-
-    @property
-    def listen_port(self) -> int:
-        """The port part of `listen`."""
-        return self.listen.port
-
 
 def flag(name: str) -> str:
     """How the setting is spelled on the command line."""

@@ -58,13 +58,6 @@ def test_an_offset_is_found_where_a_walk_finds_it(written: Chunks, offset: int) 
     assert index.find_offset(packed(records), offset) == walked
 
 
-@given(chunks, st.integers(-1, 160))
-def test_a_time_is_found_where_a_walk_finds_it(written: Chunks, time_ns: int) -> None:
-    records = records_of(written)
-    walked = next((n for n, r in enumerate(records) if r.time_ns >= time_ns), len(records))
-    assert index.find_time(packed(records), time_ns) == walked
-
-
 @given(chunks, st.data())
 def test_a_writer_killed_anywhere_loses_no_byte_and_no_whole_record(
     written: Chunks, data: st.DataObject
