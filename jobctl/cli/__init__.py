@@ -7,6 +7,7 @@ the same loop as `jobctl run` with options. Everything else is cyclopts' (app.py
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from typing import NoReturn
@@ -18,6 +19,7 @@ SIGPIPE_STATUS = 141  # 128 + SIGPIPE: what a shell says of a program whose read
 def main() -> NoReturn:
     """Runs the command of sys.argv and ends the process with its exit status."""
     _keep_standard_descriptors()
+    _speak_utf8()
     gc.disable()  # importing makes no garbage, and looking for some takes a tenth of the time; run_to_end enables it
     try:
         leave(_run(sys.argv[1:]))
@@ -62,6 +64,13 @@ def leave(status: int) -> NoReturn:
         except (OSError, ValueError):
             status = status or 125
     os._exit(status)
+
+
+def _speak_utf8() -> None:
+    """What we say is UTF-8 whatever the locale, as what jobs write passes unchanged and JSON is nothing else."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _keep_standard_descriptors() -> None:

@@ -24,7 +24,7 @@ class Saving:
 
     def __init__(self, path: str) -> None:
         self.name = path
-        self._path = os.path.realpath(path)  # what a link leads to is replaced, not the link
+        self._path = path
         self.descriptor = -1
         self._part = ""
 
@@ -52,6 +52,7 @@ class Saving:
         if before is not None and not stat.S_ISREG(before.st_mode):
             self.descriptor = os.open(self.name, os.O_WRONLY)
             return
+        self._path = os.path.realpath(self.name)  # what a link leads to is replaced, not the link
         self._part = self._path + ".part"
         self.descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         if not self._is_ours():

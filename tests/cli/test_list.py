@@ -94,6 +94,17 @@ def test_no_command_gives_orders_to_the_terminal(jobctl: Jobctl) -> None:
     assert len(wrong) == 2
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_locale_gets_utf_8(jobctl: Jobctl, encoding: str) -> None:
+    job = jobctl("start", "--name", "letters", "--", "printf", "ünï…", PYTHONIOENCODING=encoding)
+    for arguments in (["list", "--name", "letters"], ["status", "letters"], ["list", "-o", "json"]):
+        done = jobctl(*arguments, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "ünï…" in done.stdout.decode()
+    assert "PATH=…" in jobctl("start", "--", "no-such", PYTHONIOENCODING=encoding).stderr.decode()
+    jobctl("rm", job.stdout.decode().strip())
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",

@@ -167,6 +167,17 @@ def test_where_nothing_can_be_written_nobody_is_asked(
     assert done.stderr.decode().splitlines()[0].endswith(f": {reason}")
 
 
+def test_a_folder_that_is_gone(jobctl: Jobctl, mixed: str, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", tmp_path / "gone", *command("logs", mixed, "--output", "log")], cwd=CHECKOUT,
+        env={**jobctl.environment, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 125
+    assert done.stderr == b"error: cannot write log: no such file or directory\n"
+
+
 def test_a_file_without_a_name(jobctl: Jobctl, mixed: str) -> None:
     done = jobctl("logs", mixed, "--output", "")
     assert (done.returncode, done.stderr) == (2, b"error: --output: no file is named\n")
