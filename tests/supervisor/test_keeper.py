@@ -14,6 +14,7 @@ from tests.supervisor.conftest import StartSupervisor, assert_nothing_left
 from tests.supervisor.outliving import (
     exit_record,
     grow,
+    insert,
     needs_cgroups,
     recorded,
     set_version,
@@ -237,13 +238,6 @@ def test_a_keeper_hears_of_a_signal_and_of_a_hang_up_at_once(
     supervisor = start_supervisor(code=code)
     wait_for_output(supervisor.state / "supervisor.log", b": ready")
     assert "the supervisor has ended with status 0x300" in supervisor.log
-
-
-def insert(path: Path, line: str, more: str) -> None:
-    """Puts more into our copy of the code, after a line."""
-    text = path.read_text()
-    assert line in text
-    path.write_text(text.replace(line, line + more, 1))
 
 
 def test_a_job_of_a_pair_that_was_killed_is_found_again_and_its_end_told_as_far_as_it_is_known(

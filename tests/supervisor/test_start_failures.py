@@ -15,6 +15,7 @@ import pytest
 from tests.harness import processes
 from tests.harness.probes import needs_cgroup2, needs_root
 from tests.supervisor.conftest import StartSupervisor
+from tests.supervisor.outliving import insert
 from tests.supervisor.peer import PATIENCE, Peer, Supervisor, launch_request
 
 
@@ -205,6 +206,32 @@ def test_a_nurse_is_replaced_while_more_is_open_than_jobs_may_open(start_supervi
             peer.stop(name)
             peer.exited(name)
     assert "Error" not in supervisor.log
+
+
+@needs_cgroup2
+def test_nothing_is_left_of_a_child_that_dies_with_its_nurse(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """Before she has told of it: our copy of her code kills both there, once."""
+    once = str(tmp_path / "once")
+    kills = f"""
+            if not os.path.exists({once!r}):
+                os.mkdir({once!r})
+                os.kill(pid, 9)
+                while open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] != "Z":
+                    pass
+                os.kill(os.getpid(), 9)
+"""
+    insert(
+        code / "jobworker/supervisor/nurse.py",
+        "            self._give_into_custody(pid, fds[_KEPT])\n",
+        kills,
+    )
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        assert peer.run("job", ["true"])["exit_code"] == 0
+        assert set(supervisor.children()) == {supervisor.nurse(), supervisor.waiting_child(peer)}
+    assert "another one is hired" in supervisor.log
 
 
 def test_all_children_that_wait_may_be_killed(start_supervisor: StartSupervisor) -> None:
