@@ -230,7 +230,8 @@ def test_nothing_is_left_of_a_child_that_dies_with_its_nurse(
     supervisor = start_supervisor(code=code)
     with supervisor.connect() as peer:
         assert peer.run("job", ["true"])["exit_code"] == 0
-        assert set(supervisor.children()) == {supervisor.nurse(), supervisor.waiting_child(peer)}
+        waiting = supervisor.waiting_child(peer)
+        assert set(supervisor.children()) == {supervisor.nurse(), waiting}
     assert "another one is hired" in supervisor.log
 
 
