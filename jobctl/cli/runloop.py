@@ -139,7 +139,10 @@ def _status(job_id: str, ending: Ending, view: View) -> int:
 
 
 class Interrupts:
-    """Ctrl-C, or a SIGTERM, stops the job; a second one kills it; a third one leaves it alone and ends us."""
+    """Ctrl-C, or a SIGTERM, stops the job; a second one kills it; a third one leaves it alone and ends us.
+
+    What was ignored when we were started stays so: a shell has a script's background commands not hear its Ctrl-C.
+    """
 
     def __init__(self, connection: Connection, cursor: Cursor) -> None:
         self._connection = connection
@@ -150,7 +153,9 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._runner = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        both = (signal.SIGINT, signal.SIGTERM)
+        self._heard = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in self._heard:
             loop.add_signal_handler(number, self._interrupt)
         return self
 
@@ -158,7 +163,7 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._heard:
             loop.remove_signal_handler(number)
 
     def started(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Jobctl, read_until
+from tests.cli.conftest import Jobctl, command, read_until
 from tests.conftest import MakeWorker
 from tests.harness import Worker, programs
 from tests.harness.worker import CHECKOUT, PATIENCE
@@ -127,6 +127,22 @@ def test_a_second_one_kills_it(jobctl: Jobctl, number: signal.Signals) -> None:
     process.send_signal(number)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 137
+
+
+def test_a_signal_that_is_ignored_stays_ignored(jobctl: Jobctl) -> None:
+    """As in the background of a script: only the SIGTERM counts, and it is the first."""
+    script = "trap 'sleep 2; exit 4' TERM; echo ready; while :; do sleep 0.05; done"
+    arguments = command("run", "--", *programs.sh(script))
+    process = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *arguments], cwd=CHECKOUT, env=jobctl.environment,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"ready\n")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 4
 
 
 def test_a_terminal_is_told_what_ctrl_c_does(jobctl: Jobctl, terminal: tuple[int, int]) -> None:
