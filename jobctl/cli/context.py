@@ -1,13 +1,15 @@
 """`jobctl context list | use | add`: the configuration file, edited as text so that what people wrote in it stays.
 
-Every change is read back before it replaces the file, whole and by rename.
+Every change is read back before it replaces the file, whole and by rename; who else changes it waits meanwhile.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-from typing import Annotated
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -15,6 +17,9 @@ from jobctl.cli import render
 from jobctl.cli.session import DEFAULT, Session, show
 from jobctl.contexts import ConfigFile, config_path, parse_config, read_config, split_address
 from jobctl.errors import AlreadyExists, ConfigError, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CURRENT = re.compile(r"^\s*current\s*=.*$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -44,9 +49,11 @@ def use_context(name: str, /, *, session: Session = DEFAULT) -> int:
     name
         One that `jobctl context list` shows.
     """
-    config = read_config(config_path())
-    config.context(name)
-    _replace(config, with_current(_text(config), name))
+    read_config(config_path()).context(name)
+    with _next(config_path()) as aside:
+        config = read_config(config_path())
+        config.context(name)
+        _replace(config, with_current(_text(config), name), aside)
     if session.as_json:
         session.emit({"name": name, "current": True})
     return 0
@@ -82,16 +89,17 @@ def add_context(
     if not _NAME.fullmatch(name):
         raise InvalidArgument(f"'{name}' is no name for a context", hint="letters, digits, - and _")
     split_address(address)
-    config = read_config(config_path())
-    if name in config.tables:
-        raise AlreadyExists(
-            f"there is a context '{name}' already", hint=f"edit or remove it in {config.path}"
-        )
     values = {"address": address, "ca": os.path.abspath(ca), "cert": os.path.abspath(cert)}
     if key is not None:
         values["key"] = os.path.abspath(key)
-    text = with_context(_text(config), name, values)
-    _replace(config, text if config.current else with_current(text, name))
+    with _next(config_path()) as aside:
+        config = read_config(config_path())
+        if name in config.tables:
+            raise AlreadyExists(
+                f"there is a context '{name}' already", hint=f"edit or remove it in {config.path}"
+            )
+        text = with_context(_text(config), name, values)
+        _replace(config, text if config.current else with_current(text, name), aside)
     if format == "json":
         Session(format="json").emit({"name": name, "current": not config.current, **values})
     return 0
@@ -133,19 +141,52 @@ def _text(config: ConfigFile) -> str:
         return ""
 
 
-def _replace(config: ConfigFile, text: str) -> None:
+@contextmanager
+def _next(path: str) -> Iterator[int]:
+    """The file beside, which will be renamed to this one; it is had by one at a time. Raises ConfigError."""
+    if os.path.exists(path) and not os.path.isfile(path):  # as root we could replace /dev/null
+        raise ConfigError(f"cannot write {path}: no regular file")
+    try:
+        beside = _beside(path)
+        os.makedirs(os.path.dirname(beside), mode=0o700, exist_ok=True)
+        aside = _open_alone(beside)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield aside
+    finally:
+        with suppress(FileNotFoundError):  # it has its name
+            if os.path.samestat(os.fstat(aside), os.stat(beside)):
+                os.unlink(beside)
+        os.close(aside)
+
+
+def _beside(path: str) -> str:
+    """Where a link leads to, for that is replaced and not the link."""
+    return os.path.realpath(path) + ".new"
+
+
+def _open_alone(path: str) -> int:
+    while True:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        os.close(fd)  # who had it before us has given it its name, or removed it
+
+
+def _replace(config: ConfigFile, text: str, aside: int) -> None:
     """Writes the file if it says what it should, else raises ConfigError and leaves it."""
     parse_config(text.encode(), config.path)
-    folder = os.path.dirname(os.path.abspath(config.path))
-    aside = f"{config.path}.{os.getpid()}.new"
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        with open(aside, "x", encoding="utf-8", newline="", opener=_private) as file:
+        with open(aside, "w", encoding="utf-8", newline="", closefd=False) as file:
+            file.truncate(0)
             file.write(text)
-        os.replace(aside, config.path)
+        os.replace(_beside(config.path), os.path.realpath(config.path))
     except OSError as error:
-        raise ConfigError(f"cannot write {config.path}: {(error.strerror or str(error)).lower()}") from error
+        raise _cannot_write(config.path, error) from error
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _cannot_write(path: str, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path}: {(error.strerror or str(error)).lower()}")

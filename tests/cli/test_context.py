@@ -1,5 +1,6 @@
 """`jobctl context list | use | add`: the configuration file."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import Jobctl
 from tests.harness import Worker
+from tests.harness.worker import PATIENCE
 
 
 @pytest.fixture
@@ -63,6 +65,32 @@ def test_several(jobctl: Jobctl, worker: Worker, home: Path) -> None:
     jobctl.environment["JOBCTL_CERT"] = str(worker.certificates.of("bob"))
     assert who() == "bob"
     assert who("--cert", str(worker.certificates.of("carol"))) == "carol"
+
+
+def test_who_changes_it_at_the_same_time_loses_nothing(jobctl: Jobctl, worker: Worker, home: Path) -> None:
+    names = [f"c{number}" for number in range(8)]
+    paths = ("--ca", str(worker.certificates.authority), "--cert", str(worker.certificates.of("alice")))
+    adding = [jobctl.begin("context", "add", name, "--address", "x:1", *paths) for name in names]
+    assert [process.wait(PATIENCE) for process in adding] == [0] * len(names)
+    assert {context["name"] for context in jobctl.json("context", "list")} == set(names)
+    assert list(home.parent.iterdir()) == [home]
+
+
+def test_a_link_stays_one_and_a_device_stays_itself(
+    jobctl: Jobctl, worker: Worker, home: Path, tmp_path: Path
+) -> None:
+    home.parent.mkdir()
+    home.symlink_to(tmp_path / "dotfiles.toml")
+    add(jobctl, worker, "one", "alice")
+    add(jobctl, worker, "two", "alice")
+    assert home.is_symlink()
+    assert jobctl.json("context", "list")[1]["name"] == "two"
+    pipe = tmp_path / "pipe"  # stands for /dev/null
+    os.mkfifo(pipe)
+    paths = ("--ca", str(worker.certificates.authority), "--cert", str(worker.certificates.of("alice")))
+    done = jobctl("context", "add", "one", "--address", "x:1", *paths, JOBCTL_CONFIG=str(pipe))
+    assert (done.returncode, done.stderr.decode()) == (125, f"error: cannot write {pipe}: no regular file\n")
+    assert pipe.is_fifo()
 
 
 def test_what_goes_wrong(jobctl: Jobctl, worker: Worker, home: Path) -> None:
