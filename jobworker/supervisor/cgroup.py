@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_v1, cgroup_v2, cgroupfs
@@ -31,6 +32,9 @@ class Leaf:
 
     __slots__ = ("clone_fd", "join_fds", "name", "tree")
     counts_by_reaping = False
+    awaits_its_tree = True
+    kills_all_at_once = True
+    EVENTS = select.EPOLLPRI
 
     def __init__(self, tree: Tree, name: str) -> None:
         self.tree = tree
@@ -51,7 +55,7 @@ class Leaf:
         for base_fd in tree.v1_fds.values():
             self.join_fds.append(cgroup_v1.create(base_fd, self.name))
 
-    def adopt(self, pid: int) -> None:
+    def adopt(self, pid: int, pidfd: int) -> None:
         """Nothing to remember: the kernel knows who is in."""
 
     def close_entry(self) -> None:
@@ -106,8 +110,12 @@ class Leaf:
             cgroupfs.write(self.tree.fd, self.name + "/cgroup.kill", "1")
 
     def open_events(self) -> int:
-        """The file that says whether processes are left: read it, then await EPOLLPRI and read again."""
+        """The file that says whether processes are left: read it, then await EVENTS and read again."""
         return os.open(self.name + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.tree.fd)
+
+    def is_populated(self, events_fd: int) -> bool:
+        """Whether processes are left, zombies not counted, by a descriptor of `open_events`."""
+        return is_populated(events_fd)
 
     def freeze(self, *, frozen: bool) -> None:
         """Stops every process where it is, or lets all go on; those that are stopped can be killed."""

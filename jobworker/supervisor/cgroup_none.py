@@ -1,7 +1,9 @@
-"""The stand-in for a cgroup leaf where the host gives the worker none: the job's process group.
+"""The stand-in for a cgroup leaf where the host gives the worker none: all that descends from the job's first process.
 
-It has the methods of `cgroup.Leaf`, and honestly less behind them: processes that left the job's process group
-are out of reach, no limit can be set, and use is counted for the main process and the children it waited for.
+It has the methods of `cgroup.Leaf`, and honestly less behind them: no limit can be set, nothing can be paused, and use
+is counted for the main process and the children it waited for. The first process is a subreaper, so that whatever
+its descendants do, they stay below it until it ends; then they fall to the keeper, which has no other children
+but first processes. So those are told apart from all that is left of jobs which have ended, and that is killed.
 """
 
 from __future__ import annotations
@@ -9,28 +11,43 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 
 from jobworker import syscalls
+from jobworker.supervisor import family
 from jobworker.supervisor.cgroup import no_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resource import struct_rusage
+    from typing import ClassVar
 
     from jobworker.supervisor.custody import Exit
     from jobworker.supervisor.jobfacts import Usage
 
+_PASSES = 64  # over the processes, until no new one has appeared
+_WATCHED = 64  # of the processes that are awaited, at once
+
 
 class Group:
-    """One job's process group, known by its leader's pid once that is born."""
+    """One job's processes, known by the first once that is born."""
 
-    __slots__ = ("_pid", "clone_fd", "join_fds")
+    __slots__ = ("_epoll", "_pid", "_pidfd", "_pidfds", "clone_fd", "join_fds")
     counts_by_reaping = True
+    awaits_its_tree = False
+    kills_all_at_once = False
+    EVENTS = select.EPOLLIN
+
+    keeper: ClassVar[int] = 0  # to whom orphans fall, as long as it is our parent
+    _leaders: ClassVar[set[int]] = set()  # the first processes of all jobs
 
     name = ""
 
     def __init__(self) -> None:
-        self._pid: int | None = None
+        self._pid = 0
+        self._pidfd = -1  # the job's, not ours to close
+        self._epoll: select.epoll | None = None
+        self._pidfds: dict[int, int] = {}  # of processes that are awaited, by pid
         self.clone_fd: int | None = None
         self.join_fds: list[int] = []
 
@@ -40,9 +57,10 @@ class Group:
     def close_entry(self) -> None:
         """Nothing to close."""
 
-    def adopt(self, pid: int) -> None:
-        """Remembers the leader, which has made or is about to make its own session."""
-        self._pid = pid
+    def adopt(self, pid: int, pidfd: int) -> None:
+        """Remembers the first process; by its number alone it could be taken for another, once it is reaped."""
+        self._pid, self._pidfd = pid, pidfd
+        self._leaders.add(pid)
 
     def controller(self, name: str) -> None:
         """There is none."""
@@ -52,29 +70,39 @@ class Group:
         return "this host gives the worker no cgroups"
 
     def processes(self) -> list[int]:
-        """Unknown, so none."""
-        return []
+        """The first process and all that descends from it; once it has ended, what is left of ended jobs."""
+        if self._has_leader():
+            return [self._pid, *filter(family.is_alive, family.descendants(self._pid))]
+        return list(filter(family.is_alive, self._orphans()))
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the group, or to its leader alone while that is about to make it."""
-        if self._pid is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                os.killpg(self._pid, number)
-            except ProcessLookupError:
-                os.kill(self._pid, number)
+        """Sends a signal to every process, those forked meanwhile included."""
+        if number == syscalls.SIGKILL:
+            self.kill()
+        elif self._has_leader():
+            self._signal_all(number)
 
     def kill(self) -> None:
-        """Kills the group."""
-        self.signal(syscalls.SIGKILL)
+        """Kills every process, and what is left of jobs that have ended."""
+        for pid in self._signal_all(syscalls.SIGSTOP):  # what is stopped makes no new ones
+            _send(pid, syscalls.SIGKILL)
 
     def freeze(self, *, frozen: bool) -> None:
         """There is nothing that stops processes and keeps them stopped; OSError."""
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    def open_events(self) -> None:
-        """There is nothing that tells when a process group is empty."""
+    def open_events(self) -> int:
+        """A descriptor that is readable when one of the processes has ended that `is_populated` found last."""
+        self._epoll = select.epoll()
+        return os.dup(self._epoll.fileno())
+
+    def is_populated(self, _events_fd: int) -> bool:
+        """Whether processes are left, zombies not counted."""
+        self._forget_ended()
+        for pid in self.processes():
+            if len(self._pidfds) < _WATCHED:
+                self._await(pid)
+        return bool(self._pidfds)
 
     def usage(self, rusage: struct_rusage | Exit | None, *, ended: bool) -> Usage:
         """What wait4(2) told of a job that has ended."""
@@ -86,5 +114,55 @@ class Group:
         return usage
 
     def remove(self) -> None:
-        """Nothing to remove."""
-        self._pid = None
+        """Lets go of its processes."""
+        for pidfd in self._pidfds.values():
+            os.close(pidfd)
+        self._pidfds = {}
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+        self._leaders.discard(self._pid)
+        self._pidfd = -1
+
+    def _has_leader(self) -> bool:
+        return self._pidfd >= 0 and not syscalls.is_readable(self._pidfd)
+
+    def _signal_all(self, number: int) -> list[int]:
+        done: dict[int, None] = {}
+        for _ in range(_PASSES):
+            fresh = [pid for pid in self.processes() if pid not in done]
+            if not fresh:
+                break
+            for pid in fresh:
+                _send(pid, number)
+            done.update(dict.fromkeys(fresh))
+        return list(done)
+
+    def _orphans(self) -> list[int]:
+        if os.getppid() != self.keeper:  # it has ended, and whose children ours are now we do not know
+            return []
+        ours = {os.getpid(), *self._leaders}
+        found = [pid for pid in family.children(self.keeper) if pid not in ours]
+        return found + [each for pid in found for each in family.descendants(pid)]
+
+    def _await(self, pid: int) -> None:
+        if pid in self._pidfds or self._epoll is None:
+            return
+        with contextlib.suppress(OSError):  # it has just ended
+            pidfd = os.pidfd_open(pid)
+            if syscalls.is_readable(pidfd):
+                os.close(pidfd)
+                return
+            self._pidfds[pid] = pidfd
+            self._epoll.register(pidfd, select.EPOLLIN)
+
+    def _forget_ended(self) -> None:
+        for pid, pidfd in list(self._pidfds.items()):
+            if syscalls.is_readable(pidfd):
+                del self._pidfds[pid]
+                os.close(pidfd)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -16,6 +16,8 @@ import os
 import stat
 from _signal import SIG_SETMASK, pthread_sigmask  # type: ignore[import-not-found]  # `signal` makes enums of its answer
 
+from jobworker import syscalls
+
 _ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
 _DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
 _NO_MEMORY = "rlimits.as or rlimits.data leaves too little memory to execute anything"
@@ -44,13 +46,27 @@ class Order:
 class Place:
     """The descriptors of a child: ways into its cgroups, its output, order pipe and file, status pipe.
 
+    `adopts`: the orphans among its descendants are to fall to it, since there is no cgroup that holds them together.
+
     `unwanted` are those of its maker: kept open here they would outlive her, and an order pipe would never end.
     `blocked` are the signals that wait until the program runs; `stage` is the step the child is at, for its report.
     """
 
-    __slots__ = ("blocked", "joins", "order", "order_file", "stage", "status", "stderr", "stdout", "unwanted")
+    __slots__ = (
+        "adopts",
+        "blocked",
+        "joins",
+        "order",
+        "order_file",
+        "stage",
+        "status",
+        "stderr",
+        "stdout",
+        "unwanted",
+    )
 
-    def __init__(self, *, joins: list[int], unwanted: list[int], blocked: list[int]) -> None:
+    def __init__(self, *, joins: list[int], unwanted: list[int], blocked: list[int], adopts: bool) -> None:
+        self.adopts = adopts
         self.joins = joins
         self.unwanted = unwanted
         self.blocked = blocked
@@ -71,6 +87,8 @@ def run(place: Place) -> None:
         for fd in place.joins:
             os.write(fd, b"0")
         place.stage = "setup"
+        if place.adopts:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         os.setsid()
         os.dup2(place.stdout, 1)
         os.dup2(place.stderr, 2)

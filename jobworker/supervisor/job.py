@@ -13,10 +13,9 @@ import os
 import signal
 import time
 
-from jobworker.supervisor import cgroup, exitrecord, runstate
+from jobworker.supervisor import exitrecord, runstate
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.limits import Limited
-from jobworker.supervisor.loop import URGENT
 from jobworker.supervisor.mainprocess import MainProcess
 
 TYPE_CHECKING = False
@@ -261,24 +260,22 @@ class Job:
         except FileNotFoundError:  # an empty cgroup, and somebody has removed it
             self._drain()
             return
-        if events_fd is None:
-            self.leaf.kill()
-            self.leaf.remove()  # its number may be another's from now on
-            self._try_to_save()
-            self._drain()
-            return
         self._events_fd = events_fd
-        if not cgroup.is_populated(events_fd):
+        if not self.leaf.is_populated(events_fd):
             self._drain()
             return
-        self._host.loop.watch(events_fd, URGENT, self._on_events)
+        self._host.loop.watch(events_fd, self.leaf.EVENTS, self._on_events)
         self._try_to_save()
-        if not self.wait_for_tree:
+        if not (self.wait_for_tree and self.leaf.awaits_its_tree):
             self._kill()
 
     def _on_events(self, _events: int) -> None:
-        if self._events_fd >= 0 and not cgroup.is_populated(self._events_fd):
+        if self._events_fd < 0:
+            return
+        if not self.leaf.is_populated(self._events_fd):
             self._drain()
+        elif self._kill_timer is not None and not self.leaf.kills_all_at_once:
+            self.leaf.kill()
 
     def _on_unkillable(self) -> None:
         if self.record["started_ns"] is None:

@@ -138,7 +138,12 @@ class Nurse:
     def _clone(self, leaf: Leaf | Group, fds: list[int]) -> int:
         """Makes pipes and child; its pid, and in `fds` what the supervisor is to have of it."""
         unwanted = [self._socket, self._keeper_fd]
-        place = child.Place(joins=leaf.join_fds, unwanted=unwanted, blocked=self._origin.blocked)
+        place = child.Place(
+            joins=leaf.join_fds,
+            unwanted=unwanted,
+            blocked=self._origin.blocked,
+            adopts=self._tree is None,
+        )
         ours: list[int] = []
         theirs: list[int] = []
         try:

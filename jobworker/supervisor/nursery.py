@@ -72,7 +72,7 @@ class Seat:
             self._order,
             self._order_file,
         ) = fds
-        leaf.adopt(pid)
+        leaf.adopt(pid, self.pidfd)
 
     def is_alive(self) -> bool:
         """Whether the child still waits; asks the kernel."""

@@ -13,6 +13,7 @@ import os
 
 from jobworker import syscalls
 from jobworker.supervisor import cgroup_setup, jobfiles
+from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.custody import Custody
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.keeper import LISTENER, TABLE, read_table
@@ -44,7 +45,10 @@ def run(options: Options, *, ignored: list[int]) -> int:
     state_fd, jobs_fd = _open_state(options.state)
     _write_pid(state_fd)
     tree = cgroup_setup.set_up(_tree_name(options.state), root=options.cgroup_root)
+    parent = os.getppid()
     custody = Custody(options.keeper_fd, read_table(options.kept_fd))
+    if custody.is_there:  # then our parent was, and is, the keeper
+        Group.keeper = parent
     gc.collect()
     gc.disable()
     gc.freeze()

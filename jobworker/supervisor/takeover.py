@@ -91,7 +91,7 @@ class TakeOver:
         if kept is None and self._tree is None:
             note(f"job {state['record']['job']}: nobody held it and it has no cgroup, it is given up")
             return None
-        leaf = self._leaf(state)
+        leaf = self._leaf(state, kept)
         try:
             capture = self._capture(state)
         except (OSError, IndexFormatError) as error:
@@ -114,10 +114,9 @@ class TakeOver:
         Execution(host, job, self._done, status=status, started_ns=started_ns)
         return job
 
-    def _leaf(self, state: RunState) -> Leaf | Group:
+    def _leaf(self, state: RunState, kept: Kept | None) -> Leaf | Group:
         leaf: Leaf | Group = Group() if self._tree is None else self._tree.new_leaf(str(state["number"]))
-        if state["record"]["main_exited_ns"] is None:  # else its number may be another's by now
-            leaf.adopt(state["pid"])
+        leaf.adopt(state["pid"], -1 if kept is None else kept.fds[0])
         return leaf
 
     def _capture(self, state: RunState) -> Capture:

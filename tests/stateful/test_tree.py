@@ -2,7 +2,7 @@
 
 Every process of a job is a puppet that does what it reads from a pipe of its own, so the machine knows each pid. The
 oracle is that set of pids: while a job lives the kernel's list of its cgroup must be exactly that, and when it has
-ended nothing of it may be left, in /proc or as a cgroup.
+ended nothing of it may be left, in /proc or as a cgroup. Where there are no cgroups, all of it must hold but for pauses.
 """
 
 import os
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from jobworker.supervisor import family
 from tests.harness import processes
 from tests.harness.probes import UML, needs_cgroup2, needs_root
 from tests.supervisor.conftest import assert_nothing_left
@@ -77,6 +78,9 @@ class Tree:
 
 
 class TreeMachine(RuleBasedStateMachine):
+    options: tuple[str, ...] = ()
+    has_cgroups = True
+
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="jw-tree-"))
@@ -86,7 +90,7 @@ class TreeMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.supervisor = Supervisor(self.directory / "state")
+        self.supervisor = Supervisor(self.directory / "state", *self.options)
         assert self.supervisor.ready == "ready\n", self.supervisor.log
         self.peer = Peer(self.supervisor.state)
         self.start()
@@ -145,13 +149,15 @@ class TreeMachine(RuleBasedStateMachine):
         launched = self.peer.launch(job, puppet)
         log = self.supervisor.job_directory(job) / "output.log"
         wait_until(log, lambda content: content.endswith(b"\n"))
-        place = next(
-            line[3:]
-            for line in Path(f"/proc/{launched['pid']}/cgroup").read_text().splitlines()
-            if line.startswith("0::")
-        )
-        leaf = Path(self.peer.welcome["cgroup"]["root"]) / Path(place).name
-        self.trees[job] = Tree(name, leaf, pids={name: launched["pid"]})
+        self.trees[job] = Tree(name, self.leaf(launched["pid"]), pids={name: launched["pid"]})
+
+    def leaf(self, pid: int) -> Path:
+        """The cgroup of a process; where there are none, what does not exist either."""
+        if not self.has_cgroups:
+            return self.directory / "none"
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        place = next(line[3:] for line in lines if line.startswith("0::"))
+        return Path(self.peer.welcome["cgroup"]["root"]) / Path(place).name
 
     @precondition(lambda self: self.runs and sum(len(t.pids) for t in self.trees.values()) < MOST_PROCESSES)
     @rule(data=st.data(), how=st.sampled_from(["fork", "session", "daemon"]))
@@ -182,7 +188,7 @@ class TreeMachine(RuleBasedStateMachine):
             del tree.pids[name]
             tree.gone.append(pid)
 
-    @precondition(lambda self: self.trees)
+    @precondition(lambda self: self.trees and self.has_cgroups)
     @rule(data=st.data(), verb=st.sampled_from(["pause", "resume"]))
     def pause(self, data: st.DataObject, verb: str) -> None:
         job, tree = self.pick(data, running=False)
@@ -217,8 +223,13 @@ class TreeMachine(RuleBasedStateMachine):
     @invariant()
     def the_kernel_lists_exactly_the_processes_that_there_are(self) -> None:
         for tree in self.trees.values():
-            listed = {int(line) for line in (tree.leaf / "cgroup.procs").read_text().split()}
-            assert listed == set(tree.pids.values())
+            assert self.listed(tree) == set(tree.pids.values())
+
+    def listed(self, tree: Tree) -> set[int]:
+        if self.has_cgroups:
+            return {int(line) for line in (tree.leaf / "cgroup.procs").read_text().split()}
+        first = tree.pids[tree.main]
+        return {first, *filter(family.is_alive, family.descendants(first))}
 
     @invariant()
     def the_supervisor_holds_exactly_the_jobs_that_there_are(self) -> None:
@@ -226,8 +237,14 @@ class TreeMachine(RuleBasedStateMachine):
         assert held == {job: tree.paused for job, tree in self.trees.items()}
 
 
+class WithoutCgroupsMachine(TreeMachine):
+    options = ("--cgroup-root", "/no/such/cgroup")
+    has_cgroups = False
+
+
 TestTree = TreeMachine.TestCase
-TestTree.settings = settings(
+TestWithoutCgroups = WithoutCgroupsMachine.TestCase
+TestTree.settings = TestWithoutCgroups.settings = settings(
     max_examples=4 if UML else 25,
     stateful_step_count=30,
     deadline=None,

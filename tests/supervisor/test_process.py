@@ -43,6 +43,7 @@ OURS = {
     "jobworker.supervisor.engine",
     "jobworker.supervisor.execution",
     "jobworker.supervisor.exitrecord",
+    "jobworker.supervisor.family",
     "jobworker.supervisor.job",
     "jobworker.supervisor.jobfiles",
     "jobworker.supervisor.journal",

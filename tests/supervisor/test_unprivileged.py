@@ -63,7 +63,7 @@ def test_another_user_is_refused(peer: Peer) -> None:
     assert (failed["op"], failed["stage"], failed["errno"]) == ("failed", "user", errno.EPERM)
 
 
-def test_a_stop_reaches_the_process_group(unprivileged: Supervisor, peer: Peer) -> None:
+def test_a_stop_reaches_all_its_processes(unprivileged: Supervisor, peer: Peer) -> None:
     peer.launch(
         "job", ["sh", "-c", "trap '' TERM; sh -c 'echo $$; exec sleep 1000' & while :; do sleep 1000; done"]
     )
@@ -75,8 +75,8 @@ def test_a_stop_reaches_the_process_group(unprivileged: Supervisor, peer: Peer) 
     assert processes.wait_gone(child, seconds=PATIENCE)
 
 
-def test_the_group_dies_with_the_main_process(unprivileged: Supervisor, peer: Peer) -> None:
-    peer.run("job", ["sh", "-c", "sleep 1000 & echo $!; exit 0"])
+def test_they_die_with_the_main_process(unprivileged: Supervisor, peer: Peer) -> None:
+    peer.run("job", ["sh", "-c", "setsid sleep 1000 & echo $!; exit 0"])
     assert processes.wait_gone(int(unprivileged.output("job")), seconds=PATIENCE)
 
 
@@ -85,7 +85,9 @@ def test_a_start_that_fails_leaves_its_record_only(unprivileged: Supervisor, pee
     assert os.listdir(unprivileged.job_directory("job")) == ["exit"]
 
 
-def test_nothing_is_paused_and_no_limit_is_changed(unprivileged: Supervisor, peer: Peer) -> None:
+def test_nothing_is_paused_and_only_limits_of_processes_are_changed(
+    unprivileged: Supervisor, peer: Peer
+) -> None:
     launched = peer.launch("job", ["sleep", "1000"], limits={"nice": 3, "rlimits": {"nofile": [64, 64]}})
     assert launched["limits"] == {"nice": 3, "rlimits": {"nofile": [64, 64]}}
     refused = peer.call({"op": "pause", "job": "job"})
@@ -94,7 +96,10 @@ def test_nothing_is_paused_and_no_limit_is_changed(unprivileged: Supervisor, pee
         "this host gives the worker no cgroups, and nothing else can pause",
     )
     request = {"op": "update", "job": "job", "lift": [], "best_effort": False}
-    assert peer.call({**request, "limits": {"nice": 4}})["detail"].startswith("nice: ")
+    assert peer.call({**request, "limits": {"nice": 4}})["limits"]["nice"] == 4
+    assert os.getpriority(os.PRIO_PROCESS, launched["pid"]) == 4
+    assert peer.call({**request, "limits": {"nice": 1}})["detail"].startswith("nice: ")
+    assert peer.call({**request, "limits": {"pids": 9}})["detail"].startswith("pids: ")
     assert not peer.jobs()[0]["paused"]
     peer.stop("job")
     peer.exited("job")
