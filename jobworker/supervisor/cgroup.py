@@ -32,8 +32,7 @@ class Leaf:
 
     __slots__ = ("clone_fd", "join_fds", "name", "tree")
     counts_by_reaping = False
-    awaits_its_tree = True
-    kills_all_at_once = True
+    holds_its_processes = True  # a kill reaches all of them, and the last one's end is told
     EVENTS = select.EPOLLPRI
 
     def __init__(self, tree: Tree, name: str) -> None:

@@ -34,8 +34,7 @@ class Group:
 
     __slots__ = ("_epoll", "_pid", "_pidfd", "_pidfds", "clone_fd", "join_fds")
     counts_by_reaping = True
-    awaits_its_tree = False
-    kills_all_at_once = False
+    holds_its_processes = False
     EVENTS = select.EPOLLIN
 
     keeper: ClassVar[int] = 0  # to whom orphans fall, as long as it is our parent

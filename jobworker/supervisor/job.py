@@ -255,6 +255,8 @@ class Job:
 
     def _empty_tree(self) -> None:
         """Sees to it that no process of the job is left; the tree is often empty before the exit is reported."""
+        if self.leaf.counts_by_reaping:  # then the kernel cannot be asked again how it ended
+            self._try_to_save()
         try:
             events_fd = self.leaf.open_events()
         except FileNotFoundError:  # an empty cgroup, and somebody has removed it
@@ -266,7 +268,7 @@ class Job:
             return
         self._host.loop.watch(events_fd, self.leaf.EVENTS, self._on_events)
         self._try_to_save()
-        if not (self.wait_for_tree and self.leaf.awaits_its_tree):
+        if not (self.wait_for_tree and self.leaf.holds_its_processes):
             self._kill()
 
     def _on_events(self, _events: int) -> None:
@@ -274,7 +276,7 @@ class Job:
             return
         if not self.leaf.is_populated(self._events_fd):
             self._drain()
-        elif self._kill_timer is not None and not self.leaf.kills_all_at_once:
+        elif self._kill_timer is not None and not self.leaf.holds_its_processes:
             self.leaf.kill()
 
     def _on_unkillable(self) -> None:
