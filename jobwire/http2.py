@@ -15,6 +15,7 @@ tests/unit/test_http2.py fails when the libraries change under it:
 - what peers may send and grpclib does not expect (frames of an unknown kind, frames without data, a deadline that
   is over) does no harm, and what they may not send ends their call or connection, without a traceback;
 - what a peer can have us keep is limited: header blocks, our compression state, answers to pings it does not read;
+- a connection that sends without end does not keep the server from the others;
 - the server's connections are countable, and each can be cut.
 
 Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_THRESHOLD.
@@ -26,7 +27,6 @@ import socket
 from asyncio import AbstractEventLoop, BaseTransport, Task, Transport, get_running_loop
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpclib.client
@@ -59,9 +59,9 @@ MAX_STREAMS = 10_000  # on one connection
 MAX_REQUEST = 4 << 20  # bytes in one message to the server
 MAX_RESPONSE = 64 << 20  # bytes in one message to the client
 MAX_UNREAD = 8 << 20  # bytes written beyond what the peer takes; calls wait far below it
-MAX_TABLE = (
-    4096  # bytes of headers kept for the compression of others, which are looked for among all of them
-)
+MAX_STILLBORN = 1000  # calls that one connection opens and resets before they begin
+TURN = 8 << 10  # bytes that the server takes from one connection before it looks at the others
+MAX_TABLE = 4096  # bytes of headers that we remember for their compression, and look through for each
 
 # What grpclib reads of a request; nothing else of it is of use here, and grpclib cannot take all that it may be.
 READ_HEADERS = frozenset((":method", ":path", "content-type", "te", "grpc-timeout"))
@@ -116,12 +116,11 @@ class Buffer(grpclib.protocol.Buffer):
             super().add(data, ack_size)
 
 
+cast("Any", grpclib.protocol).Buffer = Buffer
+
+
 class Stream(grpclib.protocol.Stream):
     """A stream that refuses a message too large for this end as soon as its length is known."""
-
-    def init_stream(self, stream_id: int, connection: grpclib.protocol.Connection) -> None:
-        super().init_stream(stream_id, connection)
-        self.buffer = Buffer(partial(connection.ack, stream_id))
 
     async def recv_data(self, size: int) -> bytes:
         limit = cast("Connection", self.connection).max_message
@@ -188,6 +187,21 @@ class Protocol(grpclib.protocol.H2Protocol):
             self._peers.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._peers is None or len(data) <= TURN:
+            self._take(data)
+        else:
+            self.transport.pause_reading()
+            self._take_in_turns(data)
+
+    def _take_in_turns(self, data: bytes, at: int = 0) -> None:
+        """A little, then what others have sent, then the rest: thousands of requests or pings fit into one read."""
+        self._take(data[at : at + TURN])
+        if at + TURN < len(data):
+            get_running_loop().call_soon(self._take_in_turns, data, at + TURN)
+        elif not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _take(self, data: bytes) -> None:
         if self.transport.is_closing():  # grpclib has let go of what would read it
             return
         try:
@@ -197,7 +211,8 @@ class Protocol(grpclib.protocol.H2Protocol):
         encoder = self.connection._connection.encoder
         if encoder.header_table_size > MAX_TABLE:  # noqa: PLR1730 - to set it is to tell the peer
             encoder.header_table_size = MAX_TABLE
-        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+        unread = self.transport.get_write_buffer_size()
+        if unread > MAX_UNREAD or getattr(self.handler, "stillborn", 0) > MAX_STILLBORN:
             self.transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -229,6 +244,12 @@ class Handler(grpclib.server.Handler):
     By itself it keeps the stream of a call that was reset before its task had begun for as long as the connection
     lives, and of each call that lost its connection the task, with all that it had in hand, until others have come.
     """
+
+    stillborn = 0  # calls that their peer has reset before they could begin
+
+    def cancel(self, stream: grpclib.protocol.Stream) -> None:
+        self.stillborn += stream.wrapper is None
+        super().cancel(stream)
 
     def accept(
         self, stream: grpclib.protocol.Stream, headers: Any, release_stream: Callable[[], Any]

@@ -19,7 +19,7 @@ from h2.settings import SettingCodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from generated.jobworker.v1 import StreamOutputRequest
+from generated.jobworker.v1 import GetWorkerRequest, StreamOutputRequest
 from jobwire import wire
 from tests.harness import Worker, programs
 from tests.service.client import (
@@ -349,21 +349,52 @@ async def test_a_header_block_without_end_is_not_collected(worker: Worker) -> No
     await still_serves(worker)
 
 
+def open_and_reset(peer: Http2, count: int) -> None:
+    for _ in range(count):
+        stream_id = peer.h2.get_next_available_stream_id()
+        peer.h2.send_headers(stream_id, peer.headers)
+        peer.h2.reset_stream(stream_id)
+    peer.flush()
+
+
 async def test_streams_that_are_reset_as_soon_as_they_are_opened(worker: Worker) -> None:
-    async with by_hand(worker, "/jobworker.v1.JobService/WaitJob") as peer:
-        for round_ in range(20):
-            for n in range(100):
-                stream_id = 1 + 2 * (100 * round_ + n)
-                peer.h2.send_headers(stream_id, peer.headers)
-                peer.h2.reset_stream(stream_id)
-            peer.flush()
-        peer.path = GET
-        last = 2 * 2000 + 1
-        peer.h2.send_headers(last, [*peer.headers[:2], (":path", GET), *peer.headers[3:]])
-        peer.h2.send_data(last, b"\0" + struct.pack(">I", 0), end_stream=True)
-        peer.flush()
-        assert await peer.status(last) == str(Status.INVALID_ARGUMENT.value)
+    async with by_hand(worker, GET) as peer:
+        for _ in range(5):
+            open_and_reset(peer, 100)
+        peer.ask()
+        assert await peer.status(1001) == str(Status.INVALID_ARGUMENT.value)
     await still_serves(worker)
+
+
+async def test_who_does_nothing_but_open_and_reset_is_cut_off(worker: Worker) -> None:
+    async with by_hand(worker, GET) as peer:
+        with contextlib.suppress(ConnectionError):
+            open_and_reset(peer, 5000)
+            while await asyncio.wait_for(peer.reader.read(65536), PATIENCE):
+                pass
+    await still_serves(worker)
+
+
+async def test_who_sends_without_end_does_not_keep_the_others_waiting(worker: Worker) -> None:
+    async with by_hand(worker, GET) as peer, connected(worker, "bob") as bob:
+        peer.flush()
+        pings = frame(6, b"are you?") * 100_000
+
+        async def send() -> None:
+            while True:
+                peer.writer.write(pings)
+                await peer.writer.drain()
+                while len(peer.reader._buffer):  # type: ignore[attr-defined]  # what is there already
+                    await peer.reader.read(1 << 20)
+
+        sending = asyncio.create_task(send())
+        try:
+            for _ in range(20):
+                async with asyncio.timeout(2):
+                    await bob.worker.get_worker(GetWorkerRequest())
+        finally:
+            sending.cancel()
+            await asyncio.wait({sending})
 
 
 async def test_garbage_instead_of_http2(worker: Worker) -> None:

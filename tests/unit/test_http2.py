@@ -168,6 +168,11 @@ async def test_a_peer_that_reads_no_answers_is_cut_off(monkeypatch: pytest.Monke
         (theirs,) = server.connections
         ours = cast("http2.Protocol", await channel.__connect__())
         ours.transport.pause_reading()
+        for end, buffer in (
+            (theirs, socket.SO_SNDBUF),
+            (ours, socket.SO_RCVBUF),
+        ):  # lest the kernel hold megabytes
+            end.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 4096)
         ping = struct.pack(">I", 8)[1:] + b"\6\0" + bytes(4) + b"are you?"
         while not ours.transport.is_closing() and theirs in server.connections:
             ours.transport.write(ping * 10_000)
