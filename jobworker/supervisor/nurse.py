@@ -78,6 +78,8 @@ class Nurse:
                 if request == TEST_AND_MAKE and self._tree is not None and self._tree.into_cgroup:
                     cgroup_setup.try_clone(self._tree)
                 self._make()
+        except ConnectionError:  # the supervisor ended with an answer unread
+            pass
         except BaseException:  # nothing may unwind into the copy of the supervisor
             note_exception()
         finally:

@@ -69,7 +69,11 @@ def _take_over(engine: Engine, nursery: Nursery, *, jobs_fd: int, boot_id: str) 
     adopter = takeover.TakeOver(engine, nursery.tree, nursery.custody, engine.on_launched)
     adopted = set()
     for state in states:
-        job = adopter.adopt(state)
+        try:
+            job = adopter.adopt(state)
+        except (KeyError, TypeError, ValueError) as error:  # JSON, but not what we have written
+            note(f"job {state['record']['job']}: its state cannot be used, it is given up: {error!r}")
+            continue
         if job is None:
             nursery.custody.drop(state["number"])
         else:

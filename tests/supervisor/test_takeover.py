@@ -223,3 +223,20 @@ def test_a_damaged_state_costs_one_job(supervisor: Supervisor, content: bytes) -
         assert [listed["job"] for listed in peer.jobs()] == ["sound"]
     assert processes.wait_gone(damaged, seconds=PATIENCE)
     assert "job damaged: its state cannot be used" in supervisor.log
+
+
+@pytest.mark.parametrize("field", ["number", "pid", "output", "limits"])
+def test_a_state_that_lacks_something_costs_one_job(supervisor: Supervisor, field: str) -> None:
+    with supervisor.connect() as peer:
+        needs_cgroups(peer)
+        damaged = peer.launch("damaged", ["sleep", "1000"])["pid"]
+        peer.launch("sound", ["sleep", "1000"])
+    path = supervisor.job_directory("damaged") / "running"
+    state = json.loads(path.read_bytes().partition(b"\n")[0])
+    del state[field]
+    path.write_bytes(json.dumps(state).encode() + b"\n")
+    supervisor.kill_supervisor()
+    with supervisor.connect() as peer:
+        assert [listed["job"] for listed in peer.jobs()] == ["sound"]
+    assert processes.wait_gone(damaged, seconds=PATIENCE)
+    assert "job damaged: its state cannot be used" in supervisor.log
