@@ -71,8 +71,8 @@ async def serve(settings: Settings) -> None:
             edge = Edge(domain, settings)
             signals = _Signals(reload=lambda: _reload(context, settings))
             await edge.start(listener, context)
-            sys.stdout.write(f"{_ready(listener, settings, domain)}\n")
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):  # that nobody hears it is no reason not to serve
+                os.write(1, f"{_ready(listener, settings, domain)}\n".encode())
             await signals.stop.wait()
             edge.refuse()
             if settings.stop_jobs:

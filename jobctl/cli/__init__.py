@@ -12,13 +12,15 @@ import os
 import sys
 from typing import NoReturn
 
+from jobwire.descriptors import keep_standard_descriptors
+
 INTERRUPTED = 130  # 128 + SIGINT
 SIGPIPE_STATUS = 141  # 128 + SIGPIPE: what a shell says of a program whose reader has left
 
 
 def main() -> NoReturn:
     """Runs the command of sys.argv and ends the process with its exit status."""
-    _keep_standard_descriptors()
+    keep_standard_descriptors()
     _speak_utf8()
     gc.disable()  # importing makes no garbage, and looking for some takes a tenth of the time; run_to_end enables it
     try:
@@ -71,16 +73,3 @@ def _speak_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def _keep_standard_descriptors() -> None:
-    """Opens what the caller closed (`>&-`) on /dev/null: a socket must never get number 1 and a job's output."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from jobwire import __version__
+from jobworker.cli import FAILED
 from jobworker.errors import InvalidArgument, JobworkerError
 
-FAILED = 125
 WRONG_USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT
 

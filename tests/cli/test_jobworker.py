@@ -290,6 +290,37 @@ def test_where_no_supervisor_runs_none_is_upgraded(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["client", "list"], ["--version"]])
+def test_stdout_that_is_full_or_that_nobody_reads(
+    tmp_path: Path, arguments: list[str], unbuffered: str
+) -> None:
+    environment = {**clean_environment(), "JOBWORKER_STATE": str(tmp_path), "PYTHONUNBUFFERED": unbuffered}
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for descriptor, ended in (
+        (full, (125, "error: cannot write the output: no space left on device\n")),
+        (writer, (141, "")),
+    ):
+        done = subprocess.run(
+            jobworker(*arguments), cwd=CHECKOUT, text=True, stdout=descriptor, stderr=subprocess.PIPE, timeout=60,
+            check=False, env=environment,
+        )  # fmt: skip
+        os.close(descriptor)
+        assert (done.returncode, done.stderr) == ended
+
+
+def test_what_the_caller_closed_is_taken_by_nothing_else() -> None:
+    """A socket or a file of ours must not get number 1: the server would print into it, uvloop refuses to close it."""
+    code = (
+        "from jobwire.descriptors import keep_standard_descriptors as keep; import os; keep(); print('x')\n"
+    )
+    code += "os._exit(os.open(os.devnull, os.O_RDONLY))"
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(closed, cwd=CHECKOUT, timeout=60, check=False).returncode == 3
+
+
 def test_revoking_ends_what_is_open_at_once(make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     started = worker.jobctl("start", "--", "sleep", "600", client="bob")
