@@ -19,7 +19,7 @@ from _signal import SIG_SETMASK, pthread_sigmask  # type: ignore[import-not-foun
 from jobworker import syscalls
 
 _ORDER_SIZE = 8  # bytes on the order pipe: the length of the order itself, which is in the order file
-_DETAIL_LENGTH = 2000  # characters; with the rest it stays below PIPE_BUF
+_DETAIL_LENGTH = 2000  # characters; of what is more than PIPE_BUF with the rest the end is not read
 _NO_MEMORY = "rlimits.as or rlimits.data leaves too little memory to execute anything"
 _HEAD_LENGTH = 4096  # bytes of a program looked at to see what it needs
 

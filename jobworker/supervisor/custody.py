@@ -2,7 +2,7 @@
 
 Decides when the keeper is told that something is not needed any more: in batches, since it need not be woken for each
 job. What is kept, and for whom jobs' exits are waited, is `keeper`'s business; what to make of it `takeover`'s, and
-what to do without a keeper the engine's.
+what to do without a keeper `succession`'s.
 """
 
 from __future__ import annotations

@@ -117,6 +117,13 @@ class ShutdownRequest(TypedDict):
     if_idle: bool
 
 
+class UpgradeRequest(TypedDict):
+    """Has the installed version take over; answered before it does, or "busy" with the reason why it cannot."""
+
+    op: Literal["upgrade"]
+    seq: int
+
+
 Request = (
     HelloRequest
     | LaunchRequest
@@ -127,6 +134,7 @@ Request = (
     | UsageRequest
     | ListRequest
     | ShutdownRequest
+    | UpgradeRequest
 )
 
 
@@ -201,7 +209,7 @@ class FailedReply(StartFailure):
 
 
 class DoneReply(TypedDict):
-    """Answers stop, signal, pause, resume and shutdown."""
+    """Answers stop, signal, pause, resume, shutdown and upgrade."""
 
     op: Literal["done"]
     seq: int
