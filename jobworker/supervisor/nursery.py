@@ -14,7 +14,7 @@ import resource
 import select
 
 from jobworker import syscalls
-from jobworker.supervisor import child, jobfiles
+from jobworker.supervisor import child, family, jobfiles
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_AND_MAKE, Nurse, Origin
@@ -300,10 +300,8 @@ class Nursery:
 
 
 def _children_in(place: str) -> list[int]:
-    """Our children in a cgroup, those included that have ended, which it does not list (proc(5): needs CONFIG_PROC_CHILDREN)."""
-    with contextlib.suppress(OSError), open("/proc/thread-self/children") as file:
-        return [pid for pid in map(int, file.read().split()) if _cgroup(pid).endswith(place)]
-    return []
+    """Our children in a cgroup, those included that have ended, which it does not list."""
+    return [pid for pid in family.children(os.getpid()) if _cgroup(pid).endswith(place)]
 
 
 def _cgroup(pid: int) -> str:
