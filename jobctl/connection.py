@@ -7,9 +7,8 @@ hold back a stop. Knows gRPC and TLS and not what the bytes mean; what goes wron
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from jobctl.contexts import Context
-    from jobwire.http2 import Protocol
 
 
 class Connection:
@@ -65,15 +63,12 @@ class Connection:
     async def close(self) -> None:
         """Ends every call and stream, for good, and returns once the sockets are closed."""
         self._closed = True
-        for channel in (self._calls, self._streams):
-            if channel is not None:
-                protocol = cast("Protocol | None", channel._protocol)
-                channel.close()
-                if protocol is not None:
-                    protocol.transport.abort()  # the polite way waits for the worker's close_notify
+        channels = [channel for channel in (self._calls, self._streams) if channel is not None]
         self._calls = self._streams = None
-        for _ in range(2):  # one turn of the loop for TLS, one for the socket under it
-            await asyncio.sleep(0)
+        for channel in channels:
+            channel.close()
+        for channel in channels:
+            await channel.wait_closed()
 
     def _channel(self) -> Channel:
         if self._closed:

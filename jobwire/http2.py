@@ -24,7 +24,17 @@ Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_TH
 import errno
 import os
 import socket
-from asyncio import AbstractEventLoop, BaseTransport, Task, Transport, get_running_loop
+from asyncio import (
+    AbstractEventLoop,
+    BaseTransport,
+    CancelledError,
+    Task,
+    Transport,
+    current_task,
+    get_running_loop,
+    sleep,
+    wait,
+)
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -306,22 +316,50 @@ class Channel(grpclib.client.Channel):
             host, port, codec=codec, status_details_codec=DetailsCodec(), ssl=ssl, config=_CONFIGURATION
         )
         self._closed = False
+        self._making: Task[grpclib.protocol.H2Protocol] | None = None
 
     def close(self) -> None:
         """Closes the connection, also one that is only being made, for good: nobody would close another."""
         self._closed = True
+        if self._making is not None:
+            self._making.cancel()
+        protocol = cast("Protocol | None", self._protocol)
         super().close()
+        if protocol is not None:
+            protocol.transport.abort()  # the polite way waits for the peer's close_notify
 
-    async def __connect__(self) -> grpclib.protocol.H2Protocol:
-        protocol = await super().__connect__()
-        if self._closed:
-            super().close()
-            raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
-        return protocol
+    async def wait_closed(self) -> None:
+        """Returns once the socket of a channel that was closed is closed."""
+        if self._making is not None:
+            await wait({self._making})
+        await _two_turns()
+
+    async def _create_connection(self) -> grpclib.protocol.H2Protocol:
+        if not self._closed:
+            self._making = get_running_loop().create_task(super()._create_connection())
+            try:
+                protocol = cast("Protocol", await self._making)
+            except CancelledError:
+                if not self._closed or cast("Task[Any]", current_task()).cancelling():
+                    raise
+            else:
+                if not self._closed:
+                    return protocol
+                protocol.transport.abort()
+                await _two_turns()
+            finally:
+                self._making = None
+        raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
 
     def _protocol_factory(self) -> Protocol:
         plain = super()._protocol_factory()
         return Protocol(plain.handler, plain.config, plain.h2_config, max_message=MAX_RESPONSE)
+
+
+async def _two_turns() -> None:
+    """Of the loop, after which a transport that was aborted is closed: one for TLS, one for the socket under it."""
+    for _ in range(2):
+        await sleep(0)
 
 
 _CONFIGURATION = Configuration(

@@ -1,6 +1,8 @@
 """A client that was closed: what was under way ends, nothing begins again, and no socket is left."""
 
 import asyncio
+import contextlib
+import os
 
 import pytest
 
@@ -42,11 +44,26 @@ async def test_nothing_begins_again(worker: Worker, sleeper: Job) -> None:
         await anext(client.job(sleeper.id).output())
 
 
-async def test_a_connection_that_is_being_made_is_closed_too(worker: Worker) -> None:
+@pytest.mark.parametrize("turns", [1, 2, 5, 10, 20, 40, 80])
+async def test_a_connection_that_is_being_made_is_closed_too(worker: Worker, turns: int) -> None:
+    """However far it is: after so many turns of the loop."""
+    before = sockets()
     client = client_of(worker, "alice")
     call = asyncio.create_task(client.worker())
-    await asyncio.sleep(0)  # it has begun to connect
+    for _ in range(turns):
+        await asyncio.sleep(0)
     await client.close()
+    assert sockets() == before
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(JobctlError):
             await call
+    assert sockets() == before
+
+
+def sockets() -> int:
+    """How many this process has."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+    return count
