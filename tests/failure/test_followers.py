@@ -58,9 +58,12 @@ async def following(client: Client, job_id: str) -> AsyncIterator["asyncio.Task[
         await asyncio.wait({task})
 
 
-async def job_with_much_output(client: Client) -> str:
+async def job_with_much_output(worker: Worker, client: Client) -> str:
+    """One that has ended, and whose output is on the disk: the worker need not have it open for long to sync it."""
     job = await client.start(*programs.write_bytes(MUCH))
     await client.wait(job.job_id)
+    with (worker.job_directory(job.job_id) / "output.log").open("rb") as log:
+        await asyncio.to_thread(os.fsync, log.fileno())
     return job.job_id
 
 
@@ -84,7 +87,7 @@ async def test_a_cancelled_follower_lets_go_at_once(worker: Worker) -> None:
     async with connected(worker) as alice:
         job = await alice.start(*programs.ready_then_sleep())
         async with following(alice, job.job_id):
-            assert len(open_outputs(worker)) == 2
+            await until_open(worker, 2)
         await until_let_go(worker, seconds=5)
         await alice.stop(job.job_id)
 
@@ -93,13 +96,13 @@ async def test_a_cancelled_follower_lets_go_at_once(worker: Worker) -> None:
 async def test_a_follower_vanishes_while_the_server_is_blocked_in_send(worker: Worker, how: str) -> None:
     """It has stopped reading its stream, or its socket, and there is far more than fits."""
     async with connected(worker) as alice, connected(worker) as blocked:
-        events = blocked.follow(await job_with_much_output(alice))
+        events = blocked.follow(await job_with_much_output(worker, alice))
         await next_of(events)
         transport = transport_of(blocked.channel)
         if how != "cancels":
             transport.pause_reading()
         await until_idle(worker)
-        assert len(open_outputs(worker)) == 2
+        await until_open(worker, 2)
         if how == "cancels":
             await events.aclose()
         elif how == "closes":
@@ -113,7 +116,7 @@ async def test_a_follower_vanishes_while_the_server_is_blocked_in_send(worker: W
 
 async def test_a_client_process_is_killed_while_the_server_is_blocked_in_send(worker: Worker) -> None:
     async with connected(worker) as alice:
-        job_id = await job_with_much_output(alice)
+        job_id = await job_with_much_output(worker, alice)
         reader = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "jobctl.cli", "logs", "-f", job_id,
             cwd=CHECKOUT, env=worker.environment("alice"), stdout=asyncio.subprocess.PIPE,
@@ -122,7 +125,7 @@ async def test_a_client_process_is_killed_while_the_server_is_blocked_in_send(wo
         await asyncio.wait_for(reader.stdout.read(100), PATIENCE)
         os.kill(reader.pid, signal.SIGSTOP)
         await until_idle(worker)
-        assert len(open_outputs(worker)) == 2
+        await until_open(worker, 2)
         reader.kill()
         await asyncio.wait_for(reader.communicate(), PATIENCE)
         await until_let_go(worker, seconds=5)
@@ -133,7 +136,7 @@ async def test_a_client_process_is_killed_while_the_server_is_blocked_in_send(wo
 
 async def test_a_follower_that_never_reads_disturbs_nobody(worker: Worker) -> None:
     async with connected(worker) as alice, connected(worker) as lazy:
-        job_id = await job_with_much_output(alice)
+        job_id = await job_with_much_output(worker, alice)
         unread = [lazy.follow(job_id) for _ in range(5)]
         for events in unread:
             await next_of(events)
@@ -152,7 +155,7 @@ async def test_a_follower_that_never_reads_disturbs_nobody(worker: Worker) -> No
 
 async def test_a_connection_that_is_not_read_holds_little(worker: Worker) -> None:
     async with connected(worker) as alice, connected(worker) as lazy:
-        job_id = await job_with_much_output(alice)
+        job_id = await job_with_much_output(worker, alice)
         await lazy.worker.get_worker(GetWorkerRequest())
         before = rss(worker.pid)
         unread = [lazy.follow(job_id) for _ in range(20)]
@@ -174,7 +177,7 @@ async def test_a_follower_that_takes_nothing_for_long_is_ended_and_can_resume(
     """What was sent is read, then the reason, then the rest from another call; the connection goes on all along."""
     worker = make_worker("--reader-patience", "1s")
     async with connected(worker) as alice:
-        job_id = await job_with_much_output(alice)
+        job_id = await job_with_much_output(worker, alice)
         slow, other = alice.follow(job_id), alice.follow(job_id)
         await next_of(slow)
         await other.aclose()
@@ -245,7 +248,7 @@ async def test_150_streams_on_one_connection(worker: Worker) -> None:
         job = await alice.start(*programs.ready_then_sleep())
         reading = [await followers.enter_async_context(following(alice, job.job_id)) for _ in range(150)]
         waiting = [asyncio.create_task(alice.wait(job.job_id)) for _ in range(150)]
-        assert len(open_outputs(worker)) == 2
+        await until_open(worker, 2)
         await alice.stop(job.job_id)
         runs = await asyncio.wait_for(asyncio.gather(*reading), PATIENCE)
         assert {run.out for run in runs} == {b"ready\n"}
@@ -278,7 +281,8 @@ async def test_500_followers_of_one_job(worker: Worker) -> None:
             for client in clients
             for _ in range(100)
         ]
-        assert (len(open_outputs(worker)), watches(worker)) == (2, 1)
+        await until_open(worker, 2)
+        assert watches(worker) == 1
         await until_idle(worker)
         before = ticks(worker.pid)
         await asyncio.sleep(1)
@@ -300,7 +304,8 @@ async def test_1000_idle_followers_of_1000_jobs(make_worker: MakeWorker) -> None
             jobs += await asyncio.gather(*(clients[0].start(*programs.ready_then_sleep()) for _ in range(20)))
         for number, job in enumerate(jobs):
             await resources.enter_async_context(following(clients[number % 4], job.job_id))
-        assert (len(open_outputs(worker)), watches(worker)) == (2000, 1000)
+        await until_open(worker, 2000)
+        assert watches(worker) == 1000
         await until_idle(worker)
         before = ticks(worker.pid)
         await asyncio.sleep(10)
@@ -409,7 +414,7 @@ async def test_who_is_registered_anew_with_lesser_rights_does_not_follow_on(make
 async def test_a_revoked_follower_that_takes_nothing_is_cut_off(make_worker: MakeWorker) -> None:
     worker = make_worker()
     async with connected(worker) as alice:
-        events = alice.follow(await job_with_much_output(alice))
+        events = alice.follow(await job_with_much_output(worker, alice))
         await next_of(events)
         transport_of(alice.channel).pause_reading()
         await until_idle(worker)
@@ -466,8 +471,13 @@ def watches(worker: Worker) -> int:
 
 async def until_let_go(worker: Worker, *, seconds: float) -> None:
     """Returns once the server has closed the files of all followers."""
+    await until_open(worker, 0, seconds=seconds)
+
+
+async def until_open(worker: Worker, count: int, *, seconds: float = PATIENCE) -> None:
+    """Returns once so many output files are open: those of jobs that have just ended are, for their sync."""
     async with asyncio.timeout(seconds):
-        while open_outputs(worker):  # noqa: ASYNC110 - another process' descriptors tell nobody
+        while len(open_outputs(worker)) != count:  # noqa: ASYNC110 - another process' descriptors tell nobody
             await asyncio.sleep(0.01)
 
 
