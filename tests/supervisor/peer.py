@@ -1,6 +1,7 @@
 """A real supervisor process, and the other end of its control socket, as plain blocking code with deadlines."""
 
 import contextlib
+import functools
 import os
 import re
 import select
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -243,15 +245,25 @@ class Peer:
 
 def wait_until(path: Path, condition: Callable[[bytes], bool]) -> bytes:
     """The content of a growing file as soon as it fits the condition."""
-    fd = syscalls.inotify_init()
+    is_main = threading.current_thread() is threading.main_thread()
+    fd = _inotify() if is_main else syscalls.inotify_init()
+    watch = syscalls.inotify_add_watch(fd, str(path), syscalls.IN_MODIFY)
     try:
-        syscalls.inotify_add_watch(fd, str(path), syscalls.IN_MODIFY)
         while not condition(content := path.read_bytes()):
             assert select.select([fd], [], [], PATIENCE)[0], f"{path} stays at {content[-200:]!r}"
             os.read(fd, 65536)
         return content
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # the file is gone
+            syscalls.inotify_rm_watch(fd, watch)
+        if not is_main:
+            os.close(fd)
+
+
+@functools.cache
+def _inotify() -> int:
+    """One for all waits that come after each other: a user has few, and the kernel takes its time to free one."""
+    return syscalls.inotify_init()
 
 
 def wait_for_output(path: Path, text: bytes) -> None:
