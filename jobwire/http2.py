@@ -7,10 +7,7 @@ tests/unit/test_http2.py fails when the libraries change under it:
 - a frame's repr is not made for a log line that nobody asked for (it hex-dumps the payload);
 - a connection window far above a stream's window: one unread stream must not block the others;
 - more than 100 streams on one connection; a limit on the size of a message, known before it is buffered;
-- what is written in one turn of the event loop leaves in one piece: a request's headers and its message, an
-  answer's headers, messages and trailers. Every packet wakes the other side, and that is what costs time;
-- blocks of some hundred KiB stay in the heap instead of being mapped and unmapped for every frame;
-- a dead peer is noticed by the kernel (TCP keepalive), not by timers: an idle connection costs nothing;
+- a dead peer is noticed by the kernel (see `tuning`), not by timers: an idle connection costs nothing;
 - a call that was reset at once leaves nothing behind;
 - what peers may send and grpclib does not expect (frames of an unknown kind, frames without data, a deadline that
   is over) does no harm, and what they may not send ends their call or connection, without a traceback;
@@ -18,14 +15,12 @@ tests/unit/test_http2.py fails when the libraries change under it:
 - a connection that sends without end does not keep the server from the others;
 - the server's connections are countable, and each can be cut.
 
-Sources: RFC 9113 (HTTP/2) sections 5.2 and 6.5.2; tcp(7); mallopt(3), M_MMAP_THRESHOLD.
+Source: RFC 9113 (HTTP/2) sections 4.1, 5.2 and 6.5.2.
 """
 
 import errno
 import os
-import socket
 from asyncio import (
-    AbstractEventLoop,
     BaseTransport,
     CancelledError,
     Task,
@@ -54,6 +49,7 @@ from h2.events import Event
 from h2.settings import SettingCodes, Settings
 
 from jobwire.details import DetailsCodec
+from jobwire.tuning import CorkedTransport, keep_large_blocks, tune
 
 if TYPE_CHECKING:
     import ssl
@@ -64,7 +60,6 @@ MAX_FRAME = 1 << 20  # bytes
 MAX_REQUEST_FRAME = 64 << 10  # bytes; h2 collects 64 frames of one header block before it has had enough
 STREAM_WINDOW = 4 << 20  # bytes a peer may send on a stream before we have read them
 CONNECTION_WINDOW = 256 << 20
-CORK = 32 << 10  # bytes that are not held back for more
 MAX_STREAMS = 10_000  # on one connection
 MAX_REQUEST = 4 << 20  # bytes in one message to the server
 MAX_RESPONSE = 64 << 20  # bytes in one message to the client
@@ -81,38 +76,6 @@ LONGEST_TIMEOUT = 9  # characters: eight digits and a unit
 # h2 makes the repr of every received frame for its trace log, and hyperframe's repr hexlifies the payload:
 # a quarter of the time of a client that receives bulk data.
 hyperframe.frame.Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
-
-
-class CorkedTransport:
-    """A transport whose small writes are sent together at the end of the event loop's turn."""
-
-    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pending: list[bytes] = []
-        self._size = 0
-        self.is_closing = transport.is_closing
-        self.get_extra_info = transport.get_extra_info
-        self.abort = transport.abort
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending.append(data)
-        self._size += len(data)
-        if self._size > CORK:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._pending:
-            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-            self._pending.clear()
-            self._size = 0
-            self._transport.write(data)
 
 
 class Buffer(grpclib.protocol.Buffer):
@@ -171,7 +134,7 @@ class Protocol(grpclib.protocol.H2Protocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """As grpclib's, with our settings in the first SETTINGS frame."""
         self.transport = cast("Transport", transport)
-        _tune(transport.get_extra_info("socket"))
+        tune(transport.get_extra_info("socket"))
         h2 = H2Connection(config=self.h2_config)
         max_frame = MAX_FRAME if self.h2_config.client_side else MAX_REQUEST_FRAME
         h2.local_settings = Settings(
@@ -293,7 +256,7 @@ class Server(grpclib.server.Server):
     def __init__(
         self, handlers: Collection[Any], *, codec: "CodecBase", max_request: int = MAX_REQUEST
     ) -> None:
-        _keep_large_blocks()
+        keep_large_blocks()
         super().__init__(handlers, codec=codec, status_details_codec=DetailsCodec(), config=_CONFIGURATION)
         self.connections: set[Protocol] = set()
         self._max_request = max_request
@@ -311,7 +274,7 @@ class Channel(grpclib.client.Channel):
     """grpclib's channel. It connects on the first call, and again on the next call after a lost connection."""
 
     def __init__(self, host: str, port: int, *, codec: "CodecBase", ssl: "ssl.SSLContext | None") -> None:
-        _keep_large_blocks()
+        keep_large_blocks()
         super().__init__(
             host, port, codec=codec, status_details_codec=DetailsCodec(), ssl=ssl, config=_CONFIGURATION
         )
@@ -376,25 +339,3 @@ def _readable(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         for name, value in headers
         if name in READ_HEADERS
     ]
-
-
-def _keep_large_blocks() -> None:
-    """Has glibc serve blocks below 32 MiB from the heap, by freeing one of nearly that size once.
-
-    A freed mapping raises the size from which blocks are mapped, and how much free heap is kept. Without it
-    every frame's buffers are mapped, faulted in page by page and unmapped: half of the time of a bulk
-    transfer. The block's pages are never touched. Elsewhere than on glibc this does nothing.
-    """
-    bytes(31 << 20)
-
-
-def _tune(sock: socket.socket | None) -> None:
-    """Small writes go out at once; the kernel probes a silent peer after 30 s and gives it up after 60 s."""
-    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
