@@ -17,6 +17,7 @@ from typing import Any
 
 from jobworker import syscalls
 from jobworker.supervisor.protocol import FrameReader, pack
+from tests.harness import processes
 
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds until an event that does not come is a failure
@@ -127,12 +128,17 @@ class Supervisor:
     def waiting_child(self, peer: "Peer") -> int:
         """The process made ready for the next launch, some milliseconds after the last: each call is a turn of the loop."""
         for _ in range(10_000):
-            jobs = {listed["pid"] for listed in peer.jobs()}
             with contextlib.suppress(ProcessLookupError):
-                waiting = [pid for pid in self.children() if pid not in jobs and os.getsid(pid) == pid]
+                waiting = self.waiting_children(peer)
                 if len(waiting) == 1:
                     return waiting[0]
         raise AssertionError("no child was made ready")
+
+    def waiting_children(self, peer: "Peer") -> list[int]:
+        """Those that are no job: not one that has just ended either. ProcessLookupError when one goes meanwhile."""
+        jobs = {listed["pid"] for listed in peer.jobs()}
+        children = [pid for pid in self.children() if pid not in jobs and processes.alive(pid)]
+        return [pid for pid in children if os.getsid(pid) == pid]
 
     def descriptors(self, peer: "Peer") -> list[str]:
         """What kind of thing each open descriptor is, sorted, once the child for the next launch was taken in."""
