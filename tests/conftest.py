@@ -1,5 +1,6 @@
 """Fixtures every test may ask for: certificates once a session, a shared worker, workers of a test's own."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,9 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 MakeWorker = Callable[..., Worker]
+
+# A shell's background commands ignore SIGINT, and so would the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
