@@ -240,11 +240,13 @@ def test_all_children_that_wait_may_be_killed(start_supervisor: StartSupervisor)
     with supervisor.connect() as peer:
         supervisor.waiting_child(peer)
         # the first takes the child that waits; the other has two made, and needs none
+        nurse = supervisor.nurse()
+        os.kill(nurse, signal.SIGSTOP)  # she makes none before both are there
         first, second = (peer.send(launch_request("job", ["true"])) for _ in range(2))
+        os.kill(nurse, signal.SIGCONT)
         assert peer.receive(lambda message: message.get("seq") == first)["op"] == "launched"
         assert peer.receive(lambda message: message.get("seq") == second)["error"] == "exists"
         peer.exited("job")
-        nurse = supervisor.nurse()
         for _ in range(10_000):  # turns of the loop
             with contextlib.suppress(ProcessLookupError):
                 if len(waiting := supervisor.waiting_children(peer)) == 2:

@@ -42,8 +42,9 @@ def lines_of(supervisor: Supervisor, job: str, count: int) -> list[bytes]:
 
 
 def start_with_daemons(supervisor: Supervisor, peer: Peer, job: str, *, count: int, then: str) -> list[int]:
-    """Starts a job that makes daemons; their pids."""
-    peer.launch(job, ["sh", "-c", "\n".join([*[DAEMON] * count, then])])
+    """Starts a job that makes daemons; their pids, once it can be told what it can be told."""
+    trap, _, _ = then.rpartition("; while")
+    peer.launch(job, ["sh", "-c", "\n".join([trap, *[DAEMON] * count, then])])
     return list(map(int, lines_of(supervisor, job, count)))
 
 
