@@ -16,7 +16,7 @@ from jobworker.supervisor.capture import Capture
 from jobworker.supervisor.child import Order
 from jobworker.supervisor.execution import Execution, give_up
 from jobworker.supervisor.job import MS, Job
-from jobworker.supervisor.nursery import Nursery, Seat, StartError
+from jobworker.supervisor.nursery import Nursery, StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.jobfacts import RunState
     from jobworker.supervisor.limits import Limited
     from jobworker.supervisor.requests import LaunchSpec
+    from jobworker.supervisor.seat import Seat
 
 
 class Launcher:

@@ -2,7 +2,8 @@
 
 Decides when the nurse is to make one: one is always ready, the next is asked for when the answer to a launch is on its
 way, and two when launches come faster than that. Handing out a ready child and waiting for one are the same thing at
-different times. How children are made is the nurse's business, what they are ordered to do the launch's.
+different times. How children are made is the nurse's business, what is held of each `seat`'s, what they are ordered to do the
+launch's.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import resource
 import select
 
 from jobworker import syscalls
-from jobworker.supervisor import child, family, jobfiles
+from jobworker.supervisor import family, jobfiles
 from jobworker.supervisor.cgroup_none import Group
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.nurse import ANSWER, DESCRIPTORS, MAKE, STAGES, TEST_AND_MAKE, Nurse, Origin
+from jobworker.supervisor.seat import Seat, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobworker.supervisor.cgroup import Leaf, Tree
+    from jobworker.supervisor.cgroup import Tree
     from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.jobfacts import Stage, StartFailure
     from jobworker.supervisor.loop import Loop
@@ -39,74 +41,6 @@ class StartError(Exception):
     def __init__(self, stage: Stage, errno: int, detail: str) -> None:
         super().__init__(detail)
         self.failure: StartFailure = {"stage": stage, "errno": errno, "detail": detail}
-
-
-class Seat:
-    """A child that waits for its order, its directory, and our ends of its pipes; whoever takes it owns all of it."""
-
-    __slots__ = (
-        "_order",
-        "_order_file",
-        "index",
-        "leaf",
-        "log",
-        "number",
-        "pid",
-        "pidfd",
-        "status",
-        "stderr",
-        "stdout",
-    )
-
-    def __init__(self, number: int, pid: int, *, leaf: Leaf | Group, fds: list[int]) -> None:
-        self.number = number
-        self.pid = pid
-        self.leaf = leaf
-        (
-            self.log,
-            self.index,
-            self.pidfd,
-            self.stdout,
-            self.stderr,
-            self.status,
-            self._order,
-            self._order_file,
-        ) = fds
-        leaf.adopt(pid, self.pidfd)
-
-    def is_alive(self) -> bool:
-        """Whether the child still waits; asks the kernel."""
-        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-    def give(self, order: child.Order) -> None:
-        """Sends the child on its way; never blocks, however long the order is."""
-        data, length = child.pack_order(order)
-        done = 0
-        while done < len(data):
-            done += os.write(self._order_file, data[done:])
-        with contextlib.suppress(BrokenPipeError):  # it has just died: its status pipe tells
-            os.write(self._order, length)
-        os.close(self._order)
-        os.close(self._order_file)
-
-    def discard(self) -> None:
-        """Ends the child, which has no children yet and may still be on its way into its cgroup; leaves the directory."""
-        _kill(self.pidfd)
-        for fd in (
-            self._order,
-            self._order_file,
-            self.pidfd,
-            self.status,
-            self.stdout,
-            self.stderr,
-            self.log,
-            self.index,
-        ):
-            os.close(fd)
-        try:
-            self.leaf.remove()
-        except OSError as error:
-            note(f"a cgroup stays: {error.strerror}")
 
 
 class Nursery:
@@ -233,7 +167,7 @@ class Nursery:
     def _dismiss(self) -> None:
         if self._loop is not None:
             self._loop.unwatch(self._socket)
-        _kill(self._nurse)
+        kill(self._nurse)
         os.close(self._nurse)
         os.close(self._socket)
 
@@ -312,9 +246,3 @@ def _cgroup(pid: int) -> str:
 
 def _descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def _kill(pidfd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        syscalls.pidfd_send_signal(pidfd, syscalls.SIGKILL)
-    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
