@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from jobworker.supervisor.custody import Exit
     from jobworker.supervisor.jobfacts import Usage
+    from jobworker.supervisor.messages import Cgroups
 
 _PASSES = 64  # over the processes, until no new one has appeared
 _WATCHED = 64  # of the processes that are awaited, at once
@@ -160,6 +161,11 @@ class Group:
             if syscalls.is_readable(pidfd):
                 del self._pidfds[pid]
                 os.close(pidfd)
+
+
+def describe() -> Cgroups:
+    """What the welcome message tells where there is no tree of cgroups."""
+    return {"mode": "none", "root": "", "controllers": {}, "into_cgroup": False, "unenforced": []}
 
 
 def _send(pid: int, number: int) -> None:

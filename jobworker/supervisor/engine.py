@@ -1,7 +1,7 @@
-"""What the supervisor does for its peers: one method per request, and the events they are told.
+"""What the supervisor does for its peers: one method per request.
 
 Decides which job a request means and what is answered; keeps the jobs that have not ended, and nothing of
-those that have. How a job starts and ends is `launch`'s and `job`'s business.
+those that have. How a job starts and ends is `launch`'s and `job`'s business, who hears of it `peers`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import os
 import signal
 from functools import partial
 
-from jobworker.supervisor import abilities, exitrecord, limitrequests, limits, requests
+from jobworker.supervisor import abilities, cgroup_none, exitrecord, limitrequests, limits, peers, requests
 from jobworker.supervisor.control import Connection
 from jobworker.supervisor.disk import Disk
 from jobworker.supervisor.journal import note
-from jobworker.supervisor.protocol import PROTOCOL, BadRequestError, frame
+from jobworker.supervisor.peers import Peers
+from jobworker.supervisor.protocol import PROTOCOL, BadRequestError
 from jobworker.supervisor.succession import Succession
 
 TYPE_CHECKING = False
@@ -57,13 +58,13 @@ class Engine:
         self.proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.custody = custody
-        self.disk = Disk(loop, self._tell_storage)
+        self._peers = Peers()
+        self.disk = Disk(loop, self._peers.tell_storage)
         self._boot_id = boot_id
         self.launcher: Launcher
         self._started_ns = started_ns
         self._jobs: dict[str, Job] = {}
         self.succession = Succession(loop, custody, self._jobs.values)
-        self._connections: set[Connection] = set()
         self.is_managed = False  # by a service manager, whose it is to end us
         self._is_shutting_down = False
         self._ended_count = 0
@@ -72,8 +73,7 @@ class Engine:
 
     def admit(self, peer: socket.socket) -> None:
         """Serves a new connection."""
-        connection = Connection(self.loop, peer, handle=self._handle, on_close=self._connections.discard)
-        self._connections.add(connection)
+        self._peers.add(Connection(self.loop, peer, handle=self._handle, on_close=self._peers.discard))
 
     def add(self, job: Job) -> None:
         """Takes in a job that an earlier supervisor began."""
@@ -90,10 +90,10 @@ class Engine:
     def on_launched(self, record: ExitRecord, job: Job | None) -> None:
         """The outcome of a launch that an earlier supervisor began; nobody waits for an answer any more."""
         if record["start_failure"] is None and job is not None:
-            self._broadcast({"event": "launched", **_summary(job)})
+            self._peers.tell_launched(job)
         else:
             self._jobs.pop(record["job"], None)
-            self._broadcast_end(exitrecord.pack(record))
+            self._peers.tell_end(exitrecord.pack(record))
             self._stop_when_idle()
 
     def shut_down(self) -> None:
@@ -111,7 +111,7 @@ class Engine:
     def ended(self, job: Job, packed: bytes) -> None:
         """Tells every subscriber; called when the exit record is in place."""
         self._jobs.pop(job.name, None)
-        self._broadcast_end(packed)
+        self._peers.tell_end(packed)
         self._ended_count += 1
         if self._ended_count % _JOBS_PER_COLLECTION == 0:
             self.loop.defer(_collect)
@@ -169,13 +169,13 @@ class Engine:
     ) -> None:
         failure = record["start_failure"]
         if failure is None and job is not None:
-            begun = {"pid": job.pid, "started_ns": record["started_ns"], **_limited(job)}
+            begun = {"pid": job.pid, "started_ns": record["started_ns"], **peers.limited(job)}
             connection.send({"op": "launched", "seq": seq, "job": job.name, **begun})
-            self._broadcast({"event": "launched", **_summary(job)}, without=connection)
+            self._peers.tell_launched(job, without=connection)
         else:
             self._jobs.pop(record["job"], None)
             connection.send({"op": "failed", "seq": seq, "job": record["job"], **(failure or {})})
-            self._broadcast_end(exitrecord.pack(record), without=connection)
+            self._peers.tell_end(exitrecord.pack(record), without=connection)
             self._stop_when_idle()
         if self._refill is not None:
             self._refill.cancel()
@@ -206,7 +206,7 @@ class Engine:
             best_effort=requests.flag(request, "best_effort"),
         )
         job.limit(limited)
-        return {"op": "updated", **_limited(job)}
+        return {"op": "updated", **peers.limited(job)}
 
     def _pause(self, _connection: Connection, request: Message) -> Message:
         job = self._find(request)
@@ -228,7 +228,7 @@ class Engine:
         return {"op": "usage", "usage": job.usage(), "output": job.capture.describe()}
 
     def _list(self, _connection: Connection, _request: Message) -> Message:
-        return {"op": "jobs", "jobs": [_summary(job) for job in self._jobs.values()]}
+        return {"op": "jobs", "jobs": [peers.summary(job) for job in self._jobs.values()]}
 
     def _shutdown(self, _connection: Connection, request: Message) -> Message:
         if requests.flag(request, "if_idle") and self._jobs:
@@ -254,36 +254,11 @@ class Engine:
             raise RefusedError("no_such_job", f"job {name} is not running")
         return job
 
-    def _broadcast_end(self, packed: bytes, *, without: Connection | None = None) -> None:
-        """Tells of an end: the event is the exit record and one key more."""
-        event = frame(b'{"event":"exited",' + packed[1:].rstrip())
-        for connection in self._subscribers(without):
-            connection.send_frame(event)
-
-    def _tell_storage(self, blocked: int) -> None:
-        self._broadcast({"event": "storage", "blocked": blocked})
-
-    def _broadcast(self, event: Message, *, without: Connection | None = None) -> None:
-        for connection in self._subscribers(without):
-            connection.send(event)
-
-    def _subscribers(self, without: Connection | None) -> list[Connection]:
-        return [each for each in self._connections if each.wants_events and each is not without]
-
     def _describe_cgroups(self) -> Cgroups:
         tree = self.launcher.nursery.tree
         if self._unenforced is None:
             self._unenforced = abilities.missing(tree)
-        if tree is None:
-            here: Cgroups = {
-                "mode": "none",
-                "root": "",
-                "controllers": {},
-                "into_cgroup": False,
-                "unenforced": [],
-            }
-        else:
-            here = tree.describe()
+        here = cgroup_none.describe() if tree is None else tree.describe()
         return {**here, "unenforced": self._unenforced}
 
     def _stop_when_idle(self) -> None:
@@ -308,22 +283,6 @@ _OPERATIONS = {
     "shutdown": Engine._shutdown,
     "upgrade": Engine._upgrade,
 }
-
-
-def _summary(job: Job) -> Message:
-    started_ns = job.record["started_ns"]
-    return {
-        "job": job.name,
-        "pid": job.pid,
-        "started_ns": started_ns,
-        **_limited(job),
-        "stopping": job.is_stopping,
-        "paused": job.paused,
-    }
-
-
-def _limited(job: Job) -> Message:
-    return {"limits": job.limited.in_force, "unenforced": job.limited.unenforced}
 
 
 def _error(kind: ErrorKind, *, detail: str, errno: int = 0) -> Message:
