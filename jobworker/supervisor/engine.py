@@ -50,7 +50,7 @@ class RefusedError(Exception):
 
 
 class Engine:
-    """All state of the supervisor; `launcher` is set before the loop runs. Implements `job.Host`."""
+    """All state of the supervisor; `launcher` is set before the loop runs. Implements `host.Host`."""
 
     def __init__(self, loop: Loop, *, jobs_fd: int, boot_id: str, started_ns: int, custody: Custody) -> None:
         self.loop = loop

@@ -21,7 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobworker.supervisor.job import Host, Job
+    from jobworker.supervisor.host import Host
+    from jobworker.supervisor.job import Job
     from jobworker.supervisor.jobfacts import ExitRecord, StartFailure
 
     Done = Callable[[ExitRecord, Job | None], None]

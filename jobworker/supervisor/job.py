@@ -2,8 +2,9 @@
 
 Decides how a job ends. The kernel tells three things in any order: the main process is gone (pidfd), the tree is
 empty (cgroup.events), the pipes hold no more. The exit is the main process's; what is left of the tree is killed
-then, or awaited when the job asked for that; the record is written last. How the exit
-is learned is `mainprocess`'s business, how a job is brought about `launch`'s, who hears of it the host's.
+then, or awaited when the job asked for that; the record is written last. How the exit is learned is `mainprocess`'s
+business, how it is known that nothing is left `remains`'s, how a job is brought about `launch`'s, who hears of it
+the host's.
 """
 
 from __future__ import annotations
@@ -17,38 +18,18 @@ from jobworker.supervisor import exitrecord, runstate
 from jobworker.supervisor.journal import note
 from jobworker.supervisor.limits import Limited
 from jobworker.supervisor.mainprocess import MainProcess
+from jobworker.supervisor.remains import Remains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from jobworker.supervisor.capture import Capture
     from jobworker.supervisor.cgroup import Leaf
     from jobworker.supervisor.cgroup_none import Group
-    from jobworker.supervisor.custody import Custody
-    from jobworker.supervisor.disk import Disk
+    from jobworker.supervisor.host import Host
     from jobworker.supervisor.jobfacts import RunState, Usage
-    from jobworker.supervisor.loop import Loop, Timer
-
-    class Host(Protocol):
-        """Whom a job tells that it has ended."""
-
-        loop: Loop
-        jobs_fd: int
-        proc_fd: int
-        null_fd: int
-        disk: Disk
-        custody: Custody
-
-        def count(self) -> int: ...
-
-        def doubt_clone(self) -> None: ...
-
-        def ended(self, job: Job, packed: bytes) -> None: ...
-
+    from jobworker.supervisor.loop import Timer
 
 MS = 1_000_000  # nanoseconds
-_UNKILLABLE_NS = 10_000 * MS  # a process still there so long after its kill is stuck in the kernel
 _RETRY_NS = 500 * MS
 
 
@@ -57,11 +38,10 @@ class Job:
 
     __slots__ = (
         "_begun_ns",
-        "_events_fd",
         "_grace",
         "_host",
         "_is_draining",
-        "_kill_timer",
+        "_remains",
         "_timeout",
         "capture",
         "leaf",
@@ -98,12 +78,11 @@ class Job:
             when_ended=self._on_main_ended,
             when_withheld=self._on_main_withheld,
         )
+        self._remains = Remains(host.loop, leaf, when_gone=self._drain, when_unkillable=self._on_unkillable)
         self._begun_ns = 0
-        self._events_fd = -1
         self._is_draining = False
         self._grace: Timer | None = None
         self._timeout: Timer | None = None
-        self._kill_timer: Timer | None = None
 
     @property
     def paused(self) -> bool:
@@ -187,12 +166,12 @@ class Job:
 
     def release(self) -> None:
         """Closes and removes everything of the job but its files; its processes are gone, and reaped now if they are ours."""
-        for timer in (self._grace, self._timeout, self._kill_timer):
+        for timer in (self._grace, self._timeout):
             if timer is not None:
                 timer.cancel()
-        self._grace = self._timeout = self._kill_timer = None
+        self._grace = self._timeout = None
         self.main.release()
-        self._close_events()
+        self._remains.release()
         self.capture.close()
         try:
             self.leaf.remove()
@@ -233,8 +212,7 @@ class Job:
         if self._is_draining:
             return
         self.signal_tree(signal.SIGKILL)
-        if self._kill_timer is None:
-            self._kill_timer = self._host.loop.call_after(_UNKILLABLE_NS, self._on_unkillable)
+        self._remains.expect_end()
 
     def _on_main_ended(self, status: int | None) -> None:
         """The main process has ended, be it known how or not."""
@@ -257,27 +235,12 @@ class Job:
         """Sees to it that no process of the job is left; the tree is often empty before the exit is reported."""
         if self.leaf.counts_by_reaping:  # then the kernel cannot be asked again how it ended
             self._try_to_save()
-        try:
-            events_fd = self.leaf.open_events()
-        except FileNotFoundError:  # an empty cgroup, and somebody has removed it
+        if not self._remains.attend():
             self._drain()
             return
-        self._events_fd = events_fd
-        if not self.leaf.is_populated(events_fd):
-            self._drain()
-            return
-        self._host.loop.watch(events_fd, self.leaf.EVENTS, self._on_events)
         self._try_to_save()
         if not (self.wait_for_tree and self.leaf.holds_its_processes):
             self._kill()
-
-    def _on_events(self, _events: int) -> None:
-        if self._events_fd < 0:
-            return
-        if not self.leaf.is_populated(self._events_fd):
-            self._drain()
-        elif self._kill_timer is not None and not self.leaf.holds_its_processes:
-            self.leaf.kill()
 
     def _on_unkillable(self) -> None:
         if self.record["started_ns"] is None:
@@ -290,9 +253,7 @@ class Job:
 
     def _drain(self) -> None:
         self._is_draining = True
-        self._close_events()
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
+        self._remains.release()
         self.capture.finish(self._finish)
 
     def _finish(self) -> None:
@@ -322,9 +283,3 @@ class Job:
             self.save()
         except OSError as error:
             note(f"job {self.name}: its state cannot be written: {error.strerror}")
-
-    def _close_events(self) -> None:
-        if self._events_fd >= 0:
-            self._host.loop.unwatch(self._events_fd)
-            os.close(self._events_fd)
-            self._events_fd = -1

@@ -21,7 +21,7 @@ from jobworker.supervisor.nursery import Nursery, StartError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobworker.supervisor.execution import Done
-    from jobworker.supervisor.job import Host
+    from jobworker.supervisor.host import Host
     from jobworker.supervisor.jobfacts import RunState
     from jobworker.supervisor.limits import Limited
     from jobworker.supervisor.requests import LaunchSpec

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.cgroup import Leaf, Tree
     from jobworker.supervisor.custody import Custody
     from jobworker.supervisor.execution import Done
-    from jobworker.supervisor.job import Host
+    from jobworker.supervisor.host import Host
     from jobworker.supervisor.jobfacts import RunState
     from jobworker.supervisor.keeper import Kept
 

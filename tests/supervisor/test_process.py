@@ -60,6 +60,7 @@ OURS = {
     "jobworker.supervisor.processlimits",
     "jobworker.supervisor.protocol",
     "jobworker.supervisor.recording",
+    "jobworker.supervisor.remains",
     "jobworker.supervisor.rehearsal",
     "jobworker.supervisor.requests",
     "jobworker.supervisor.runstate",
