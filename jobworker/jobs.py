@@ -41,7 +41,8 @@ from jobworker.startfailures import explain
 from jobworker.statedir import StateDirectory
 from jobworker.store import JobStore
 from jobworker.store.jobrecords import Search
-from jobworker.supervisorlink import LinkLostError, Reply, SupervisorLink
+from jobworker.supervisorconnection import LinkLostError, Reply
+from jobworker.supervisorlink import SupervisorLink
 from jobworker.unixusers import UnixUser
 
 STOP_SIGNAL = 15

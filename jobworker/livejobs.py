@@ -24,7 +24,8 @@ from jobworker.statedir import StateDirectory
 from jobworker.store import JobStore
 from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob
 from jobworker.supervisor.protocol import FrameError
-from jobworker.supervisorlink import LinkLostError, Reply, SupervisorLink
+from jobworker.supervisorconnection import LinkLostError, Reply
+from jobworker.supervisorlink import SupervisorLink
 
 RECENT = 256  # ended jobs kept at hand: who started a short job asks for its end when it has come already
 EXEC = StartStage(StartStage.EXEC)

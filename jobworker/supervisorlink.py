@@ -1,40 +1,32 @@
-"""Our end of the supervisor's socket: requests and replies, events, and finding it again when it is gone.
+"""The supervisor that is there, whichever it is: found, started when there is none, and found again when it is gone.
 
 Decides when the supervisor is started (when nobody listens), and that nobody can ask for anything while the
-link is down or what the supervisor holds is not known yet (Unavailable). What a reply means for a job is
-`Jobs`' business: after every connection it is given the chance to compare before others come in.
+link is down or what the supervisor holds is not known yet (Unavailable). How a request gets there and its reply
+back is the connection's; what a reply means for a job is `Jobs`' business: after every connection it is given the
+chance to compare before others come in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from jobworker.errors import FailedPrecondition, JobworkerError, Unavailable
-from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob, StorageEvent, WelcomeReply
-from jobworker.supervisor.protocol import PROTOCOL, FrameError, FrameReader, pack
+from jobworker.supervisor.messages import ExitedEvent, LaunchedEvent, ListedJob, WelcomeReply
+from jobworker.supervisor.protocol import PROTOCOL
+from jobworker.supervisorconnection import Connection, LinkLostError, Reply, connect
 from jobworker.supervisorprocess import READY_SECONDS, AnotherRunsError, Child, start_supervisor
 
-SOCKET_NAME = "supervisor.sock"
 HELLO_SECONDS = 10.0
 END_SECONDS = 10.0
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 30.0
 
-Reply = dict[str, Any]
-
 logger = logging.getLogger(__name__)
-
-
-class LinkLostError(Exception):
-    """The connection broke before the reply came: whether the request was carried out is not known."""
 
 
 class SupervisorLink:
@@ -46,7 +38,7 @@ class SupervisorLink:
         self._when_blocked: Callable[[int], None] | None = None
         self._state = state
         self._cgroup_root = cgroup_root
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._child: Child | None = None
         self._is_ready = False
         self._is_closing = False
@@ -167,7 +159,7 @@ class SupervisorLink:
             raise
         self._is_ready = True
 
-    async def _reach(self) -> _Connection:
+    async def _reach(self) -> Connection:
         """Connects to the supervisor that listens, else to one that is started; another one may be faster."""
         with contextlib.suppress(OSError):
             return await self._open_socket()
@@ -185,7 +177,7 @@ class SupervisorLink:
         except OSError as error:
             raise failure or Unavailable(f"cannot connect to the supervisor: {error}") from error
 
-    async def _await_other(self, running: AnotherRunsError) -> _Connection:
+    async def _await_other(self, running: AnotherRunsError) -> Connection:
         """Connects to a supervisor that is on its way up: the socket may be there before anybody listens at it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
@@ -197,27 +189,14 @@ class SupervisorLink:
                     pause *= 2
         raise running
 
-    async def _open_socket(self) -> _Connection:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            directory = os.open(self._state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:  # through the descriptor, since a socket's address has room for 107 bytes of path
-                sock.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
-            finally:
-                os.close(directory)
-            loop = asyncio.get_running_loop()
-            connection = _Connection(
-                loop,
-                launched=self._launched,
-                exited=self._exited,
-                storage=lambda event: self._on_blocked(event["blocked"]),
-                lost=self._on_lost,
-            )
-            await loop.create_unix_connection(lambda: connection, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        return connection
+    async def _open_socket(self) -> Connection:
+        return await connect(
+            self._state,
+            launched=self._launched,
+            exited=self._exited,
+            storage=lambda event: self._on_blocked(event["blocked"]),
+            lost=self._on_lost,
+        )
 
     def _on_blocked(self, blocked: int) -> None:
         self.blocked_jobs = blocked
@@ -250,71 +229,3 @@ class SupervisorLink:
 
 def _ignore(_event: object) -> None:
     """What one hears who has not asked to hear of events."""
-
-
-class _Connection(asyncio.Protocol):
-    """Frames in, frames out: a future per request, a call per event."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        launched: Callable[[LaunchedEvent], None],
-        exited: Callable[[ExitedEvent], None],
-        storage: Callable[[StorageEvent], None],
-        lost: Callable[[], None],
-    ) -> None:
-        self.closed = asyncio.Event()
-        self._launched = launched
-        self._exited = exited
-        self._storage = storage
-        self._lost = lost
-        self._reader = FrameReader()
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self._numbers = itertools.count(1)
-        self._loop = loop
-        self._transport: asyncio.Transport
-
-    def ask(self, request: Mapping[str, object]) -> asyncio.Future[Reply]:
-        seq = next(self._numbers)
-        self._transport.write(pack({**request, "seq": seq}))
-        reply = self._waiting[seq] = self._loop.create_future()
-        return reply
-
-    def close(self) -> None:
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            messages = self._reader.feed(data)
-        except FrameError as error:
-            logger.error("the supervisor sent what is no message: %s", error)
-            self.close()
-            return
-        for message in messages:
-            self._handle(message)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        waiting, self._waiting = self._waiting, {}
-        self._lost()
-        for reply in waiting.values():
-            if not reply.done():
-                reply.set_exception(LinkLostError())
-        self.closed.set()
-
-    def _handle(self, message: Reply) -> None:
-        if message.get("event") == "exited":
-            self._exited(cast("ExitedEvent", message))
-            return
-        if message.get("event") == "launched":
-            self._launched(cast("LaunchedEvent", message))
-            return
-        if message.get("event") == "storage":
-            self._storage(cast("StorageEvent", message))
-            return
-        reply = self._waiting.pop(cast("int", message.get("seq")), None)
-        if reply is not None and not reply.done():
-            reply.set_result(message)

@@ -9,7 +9,7 @@ from generated.jobworker.v1 import Limits
 from jobworker.adjust import Adjustments
 from jobworker.lifecycle import ENDED
 from jobworker.livejobs import LiveJob
-from jobworker.supervisorlink import Reply
+from jobworker.supervisorconnection import Reply
 from tests.harness import programs
 from tests.harness.domain import ALICE, Domain
 

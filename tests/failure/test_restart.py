@@ -19,7 +19,8 @@ from jobworker.errors import FailedPrecondition, StartFailed, Unavailable
 from jobworker.statedir import StateDirectory
 from jobworker.store import Database, JobStore
 from jobworker.supervisor.protocol import FrameReader, pack
-from jobworker.supervisorlink import SOCKET_NAME, SupervisorLink
+from jobworker.supervisorconnection import SOCKET_NAME
+from jobworker.supervisorlink import SupervisorLink
 from jobworker.supervisorprocess import start_supervisor
 from tests.harness import Worker, programs
 from tests.harness.domain import ALICE, PATIENCE, Domain, running, until_content
