@@ -2,15 +2,14 @@
 
 Every method takes the caller first and decides ownership itself: a job that the caller may not see does not
 exist for it. Jobs that have not ended are `LiveJobs`', which alone writes records; those that have are in
-the database. Knows no gRPC; processes and cgroups are the supervisor's, and what a record's state may
-become next is lifecycle's.
+the database. Knows no gRPC; what a new job is to be is `starts`', processes and cgroups are the supervisor's,
+and what a record's state may become next is lifecycle's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec, StartStage
+from generated.jobworker.v1 import JobFilter, JobRecord, JobSpec
 from jobwire.codec import decode
-from jobworker import jobids, launchrequest, leftovers, limits, pages, reconcile, records, runas, unixusers
+from jobworker import launchrequest, leftovers, limits, listing, reconcile, records
 from jobworker.endedjobs import EndedJobs
 from jobworker.errors import (
     FailedPrecondition,
     Internal,
-    InvalidArgument,
     JobworkerError,
     NotFound,
     PermissionDenied,
@@ -33,24 +31,19 @@ from jobworker.errors import (
 )
 from jobworker.keeping import EVERYTHING, Keeping
 from jobworker.lifecycle import ENDED, START_FAILED
-from jobworker.limits import Asked, allow_limits
+from jobworker.listing import Page
 from jobworker.livejobs import LiveJob, LiveJobs
-from jobworker.policy import Caller, may_change, may_see, may_see_all
+from jobworker.policy import Caller, may_change, may_see
 from jobworker.retention import Retention
 from jobworker.startfailures import explain
+from jobworker.starts import Starts
 from jobworker.statedir import StateDirectory
 from jobworker.store import JobStore
-from jobworker.store.jobrecords import Search
 from jobworker.supervisorconnection import LinkLostError, Reply
 from jobworker.supervisorlink import SupervisorLink
-from jobworker.unixusers import UnixUser
 
 STOP_SIGNAL = 15
 STOP_GRACE = timedelta(seconds=10)
-USER = StartStage(StartStage.USER)
-LIMIT = StartStage(StartStage.LIMIT)
-
-Page = tuple[list[bytes], str]
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +83,15 @@ class Jobs:
         kept: Keeping = EVERYTHING,
         ended: Callable[[str], None] | None = None,
     ) -> None:
-        self._default_cap = kept.default_cap
         self._state = state
         self._store = store
         self._link = link
         self._told = ended
         self._live = LiveJobs(state, store, link, ended=self._on_ended)
+        self._starts = Starts(state, link, self._live, default_cap=kept.default_cap)
         self._ended = EndedJobs(state, store, forget=self._live.forget)
         self._retention = Retention(self._ended, kept.retention)
         self._cleaning: asyncio.Future[None] | None = None
-        uid = os.geteuid()
-        self._worker = unixusers.by_uid(uid) or UnixUser(str(uid), uid, os.getegid(), "/bin/sh")
 
     async def open(self) -> None:
         """Learns what became of every job; Unavailable or FailedPrecondition when there is no supervisor to ask."""
@@ -128,7 +119,7 @@ class Jobs:
         asked = await limits.ask(spec.limits, field="spec.limits")
         known = self._store.by_request(caller.client_id, request_id) if request_id else None
         if known is None:
-            job = self._begin(caller, spec, asked, request_id=request_id, job_id=job_id)
+            job = self._starts.begin(caller, spec, asked, request_id=request_id, job_id=job_id)
         else:
             record = _decode(known)
             job = self._live.get(record.job_id) or LiveJob(record)
@@ -209,12 +200,7 @@ class Jobs:
         `page_size` 0 means 100, more than 1000 is 1000; large records make a page shorter. InvalidArgument for a
         token that is not ours.
         """
-        after = pages.position(page_token)
-        search = _search(caller, selection)
-        if search is None:
-            return [], ""
-        rows, more = self._store.page(search, after=after, limit=pages.size(page_size))
-        return [row.record for row in rows], pages.token(rows[-1].position) if more else ""
+        return listing.page(self._store, caller, selection, size=page_size, token=page_token)
 
     async def wait(self, caller: Caller, job_id: str) -> JobRecord:
         """The final record, once the job has ended."""
@@ -250,45 +236,6 @@ class Jobs:
             self._told(job_id)
         self._ended.add(job_id)
         self._retention.job_ended()
-
-    def _begin(
-        self, caller: Caller, spec: JobSpec, asked: Asked, *, request_id: str, job_id: str | None
-    ) -> LiveJob:
-        """The part of a start without an await: nothing comes between its checks and the launch."""
-        if job_id is not None and not jobids.is_canonical(job_id):
-            raise InvalidArgument("job_id is not a UUID in lower case", field="job_id")
-        allow_limits(caller, spec.limits, field="spec.limits")
-        self._link.check()
-        now = time.time_ns()
-        job_id = job_id or jobids.make(now, random=os.urandom(jobids.RANDOM_BYTES))
-        scratch = str(self._state.job_scratch(job_id))
-        record = records.accept(
-            job_id,
-            owner=caller.client_id,
-            spec=spec,
-            unix_nano=now,
-            workdir=spec.workdir or scratch,
-            cap=launchrequest.cap_in_force(spec.output_cap, default=self._default_cap),
-        )
-        try:
-            identity = runas.choose(caller, spec.user, worker=self._worker)
-        except runas.UnknownUserError as error:
-            return self._live.refuse(
-                record,
-                stage=USER,
-                number=error.errno,
-                detail=str(error),
-                unix_nano=now,
-                request_id=request_id,
-            )
-        record.uid = identity.user.uid
-        if asked.unenforced and not spec.best_effort_limits:
-            detail = "{limit}: {reason}".format(**asked.unenforced[0])
-            return self._live.refuse(
-                record, stage=LIMIT, number=0, detail=detail, unix_nano=now, request_id=request_id
-            )
-        request = launchrequest.build(record, identity=identity, scratch=scratch, asked=asked)
-        return self._live.launch(record, request, unix_nano=now, request_id=request_id)
 
     async def _stop(
         self, job: LiveJob, *, by: str | None, signal: int | None, grace: timedelta | None
@@ -350,21 +297,3 @@ async def _outcome(job: LiveJob) -> None:
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
-
-
-def _search(caller: Caller, selection: JobFilter | None) -> Search | None:
-    """What the caller looks for among what it may see; None when that is nothing."""
-    if selection is None:
-        selection = JobFilter()
-    owner = selection.owner
-    if not may_see_all(caller):
-        if owner not in ("", caller.client_id):
-            return None
-        owner = caller.client_id
-    return Search(
-        owner=owner,
-        name=selection.name,
-        id_prefix=selection.id_prefix,
-        states=frozenset(int(state) for state in selection.states),
-        labels=dict(selection.labels),
-    )
