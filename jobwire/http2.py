@@ -1,17 +1,15 @@
 """grpclib's server and channel with the settings its constructor does not offer; both ends use them.
 
-All knowledge of the insides of grpclib and h2 is here, each piece with its reason, and
-tests/unit/test_http2.py fails when the libraries change under it:
+All knowledge of the insides of grpclib and h2 is here and, for what goes on within a call, in `http2calls`; each
+piece with its reason, and tests/unit/test_http2.py fails when the libraries change under it:
 
 - frames of up to 1 MiB instead of 16 KiB to clients: output is bulk data, and the cost in Python is per frame;
 - a frame's repr is not made for a log line that nobody asked for (it hex-dumps the payload);
 - a connection window far above a stream's window: one unread stream must not block the others;
-- more than 100 streams on one connection; a limit on the size of a message, known before it is buffered;
+- more than 100 streams on one connection;
 - a dead peer is noticed by the kernel (see `tuning`), not by timers: an idle connection costs nothing;
-- a call that was reset at once leaves nothing behind;
-- what peers may send and grpclib does not expect (frames of an unknown kind, frames without data, a deadline that
-  is over) does no harm, and what they may not send ends their call or connection, without a traceback;
 - what a peer can have us keep is limited: header blocks, our compression state, answers to pings it does not read;
+- what its peer may not send ends a connection, without a traceback;
 - a connection that sends without end does not keep the server from the others;
 - the server's connections are countable, and each can be cut.
 
@@ -30,25 +28,19 @@ from asyncio import (
     sleep,
     wait,
 )
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
 import grpclib.client
 import grpclib.protocol
 import grpclib.server
-import grpclib.utils
 import hyperframe.frame
 from grpclib.config import Configuration
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
-from grpclib.metadata import Deadline
 from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.events import Event
 from h2.settings import SettingCodes, Settings
 
 from jobwire.details import DetailsCodec
+from jobwire.http2calls import Connection, EventsProcessor, Handler
 from jobwire.tuning import CorkedTransport, keep_large_blocks, tune
 
 if TYPE_CHECKING:
@@ -68,57 +60,9 @@ MAX_STILLBORN = 1000  # calls that one connection opens and resets before they b
 TURN = 8 << 10  # bytes that the server takes from one connection before it looks at the others
 MAX_TABLE = 4096  # bytes of headers that we remember for their compression, and look through for each
 
-# What grpclib reads of a request; nothing else of it is of use here, and grpclib cannot take all that it may be.
-READ_HEADERS = frozenset((":method", ":path", "content-type", "te", "grpc-timeout"))
-NEEDED_HEADERS = frozenset((":method", ":path"))
-LONGEST_TIMEOUT = 9  # characters: eight digits and a unit
-
 # h2 makes the repr of every received frame for its trace log, and hyperframe's repr hexlifies the payload:
 # a quarter of the time of a client that receives bulk data.
 hyperframe.frame.Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
-
-
-class Buffer(grpclib.protocol.Buffer):
-    """What a stream has received; frames without data, of which a peer may send any number, are not kept.
-
-    grpclib takes one for the stream's end.
-    """
-
-    def add(self, data: bytes, ack_size: int) -> None:
-        if ack_size:
-            super().add(data, ack_size)
-
-
-cast("Any", grpclib.protocol).Buffer = Buffer
-
-
-class Stream(grpclib.protocol.Stream):
-    """A stream that refuses a message too large for this end as soon as its length is known."""
-
-    async def recv_data(self, size: int) -> bytes:
-        limit = cast("Connection", self.connection).max_message
-        if size > limit:
-            raise GRPCError(
-                Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes is over the limit of {limit} bytes"
-            )
-        return await super().recv_data(size)
-
-
-class Connection(grpclib.protocol.Connection):
-    """grpclib's connection, with a limit on messages."""
-
-    max_message: int
-
-    def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> Stream:
-        return Stream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
-
-
-class EventsProcessor(grpclib.protocol.EventsProcessor):
-    """grpclib's, for peers that send what it does not know, which is to be ignored (RFC 9113, section 4.1)."""
-
-    def process(self, event: Event) -> None:
-        with suppress(NotImplementedError):
-            super().process(event)
 
 
 class Protocol(grpclib.protocol.H2Protocol):
@@ -192,62 +136,6 @@ class Protocol(grpclib.protocol.H2Protocol):
         if self._peers is not None:
             self._peers.discard(self)
         super().connection_lost(exc)
-
-
-class DeadlineWrapper(grpclib.utils.DeadlineWrapper):
-    """grpclib's; a deadline that is over already is one that comes at once, and no defect of the server."""
-
-    @contextmanager
-    def start(self, deadline: Deadline) -> Iterator[None]:
-        timer = get_running_loop().call_later(
-            deadline.time_remaining(), self.cancel, TimeoutError("Deadline exceeded")
-        )
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-
-cast("Any", grpclib.server).DeadlineWrapper = DeadlineWrapper
-
-
-class Handler(grpclib.server.Handler):
-    """grpclib's calls of one connection, each forgotten at its end, however early that came.
-
-    By itself it keeps the stream of a call that was reset before its task had begun for as long as the connection
-    lives, and of each call that lost its connection the task, with all that it had in hand, until others have come.
-    """
-
-    stillborn = 0  # calls that their peer has reset before they could begin
-
-    def cancel(self, stream: grpclib.protocol.Stream) -> None:
-        self.stillborn += stream.wrapper is None
-        super().cancel(stream)
-
-    def accept(
-        self, stream: grpclib.protocol.Stream, headers: Any, release_stream: Callable[[], Any]
-    ) -> None:
-        releases = [release_stream]
-
-        def release() -> None:
-            if releases:
-                releases.pop()()
-
-        def forget(task: Task[None]) -> None:
-            release()
-            self._tasks.pop(stream, None)
-            self._cancelled.discard(task)
-            if stream.wrapper is not None:  # else error, frames and wrapper keep each other
-                stream.wrapper._error = None
-
-        read = _readable(headers)
-        if NEEDED_HEADERS.issubset(name for name, _ in read):
-            super().accept(stream, read, release)
-            self._tasks[stream].add_done_callback(forget)
-            return
-        release()
-        if stream.closable:
-            stream.reset_nowait(ErrorCodes.PROTOCOL_ERROR)
 
 
 class Server(grpclib.server.Server):
@@ -330,12 +218,3 @@ _CONFIGURATION = Configuration(
     http2_connection_window_size=CONNECTION_WINDOW,
     http2_stream_window_size=STREAM_WINDOW,
 )
-
-
-def _readable(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those that grpclib reads; a timeout of more digits than there may be, which it would not survive, as none at all."""
-    return [
-        (name, "" if name == "grpc-timeout" and len(value) > LONGEST_TIMEOUT else value)
-        for name, value in headers
-        if name in READ_HEADERS
-    ]

@@ -40,7 +40,10 @@ class Starts:
     def begin(
         self, caller: Caller, spec: JobSpec, asked: Asked, *, request_id: str, job_id: str | None
     ) -> LiveJob:
-        """The part of a start without an await: nothing comes between its checks and the launch."""
+        """Records a job and asks for its launch, or records that it failed; nothing comes between checks and launch.
+
+        Raises InvalidArgument, PermissionDenied, FailedPrecondition, AlreadyExists, Unavailable: then nothing is recorded.
+        """
         if job_id is not None and not jobids.is_canonical(job_id):
             raise InvalidArgument("job_id is not a UUID in lower case", field="job_id")
         allow_limits(caller, spec.limits, field="spec.limits")

@@ -1,4 +1,4 @@
-"""What jobwire.http2 relies on inside grpclib and h2, seen from outside over a real socket."""
+"""What jobwire.http2 and http2calls rely on inside grpclib and h2, seen from outside over a real socket."""
 
 import asyncio
 import gc
