@@ -65,10 +65,14 @@ class ClientStore:
         Raises InvalidArgument, AlreadyExists (the name, or the key under whatever name), ResourceExhausted.
         """
         _check(client_id, role, key_sha256, unix_user)
-        with self._database.durably():
-            uid = self._uid_for(client_id, key_sha256)
-            values = (client_id, int(role), key_sha256, unix_user, uid, unix_nano)
-            self._database.write((UPSERT, values))
+        uid = None
+        while uid is None:
+            spare = self._spare_uid()
+            with self._database.durably():
+                uid = self._uid_for(client_id, key_sha256, spare=spare)
+                if uid is not None:
+                    values = (client_id, int(role), key_sha256, unix_user, uid, unix_nano)
+                    self._database.write((UPSERT, values))
         return self._get(client_id)
 
     def list(self) -> Records:
@@ -92,8 +96,11 @@ class ClientStore:
         """Nothing of a client is ever written behind."""
         return cast("Rows", self._database.committed_rows(SELECT + where, values))
 
-    def _uid_for(self, client_id: str, key_sha256: bytes) -> int:
-        """The uid that this name has or gets; AlreadyExists when the name or the key is taken."""
+    def _uid_for(self, client_id: str, key_sha256: bytes, *, spare: int | None) -> int | None:
+        """The uid that this name has or gets, None when the spare one was given to another client meanwhile.
+
+        Raises AlreadyExists when the name or the key is taken, ResourceExhausted when a uid is needed and none is spare.
+        """
         namesake = self._rows(" WHERE client_id = ?", client_id)
         if namesake and namesake[0][6] is None:
             raise AlreadyExists(
@@ -106,16 +113,25 @@ class ClientStore:
                 f"this public key is registered already, as client '{holder[0][0]}'{revoked}",
                 hint="one key is one client; issue a certificate with a key of its own",
             )
-        return namesake[0][4] if namesake else self._free_uid()
+        if namesake:
+            return namesake[0][4]
+        if spare is None:
+            raise ResourceExhausted(
+                f"no uid from {self._uid_range} is left", hint="give a larger --uid-range, or --unix-user"
+            )
+        return None if spare in self._given() else spare
 
-    def _free_uid(self) -> int:
-        given = {row[4] for row in self._rows("")}
-        for uid in range(self._uid_range.first, self._uid_range.last + 1):
-            if uid not in given and unixusers.by_uid(uid) is None:
-                return uid
-        raise ResourceExhausted(
-            f"no uid from {self._uid_range} is left", hint="give a larger --uid-range, or --unix-user"
-        )
+    def _spare_uid(self) -> int | None:
+        """A uid that neither a client nor the host has.
+
+        Never asked for within a transaction: the host's user database may be a network away, and all writers wait.
+        """
+        given = self._given()
+        uids = range(self._uid_range.first, self._uid_range.last + 1)
+        return next((uid for uid in uids if uid not in given and unixusers.by_uid(uid) is None), None)
+
+    def _given(self) -> set[int]:
+        return {row[4] for row in self._rows("")}
 
 
 def _check(client_id: str, role: Role, key_sha256: bytes, unix_user: str | None) -> None:

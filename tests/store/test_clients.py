@@ -109,6 +109,59 @@ def test_a_uid_that_the_host_knows_is_not_given(tmp_path: Path) -> None:
     database.close()
 
 
+def test_nobody_waits_while_the_host_is_asked_and_no_uid_is_given_twice(
+    tmp_path: Path, clients: ClientStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's user database may take its time; meanwhile another process registers clients, to its end."""
+    database = Database.open(tmp_path)
+    others = ClientStore(database, uid_range=UIDS)
+    names = iter(("bob", "carol"))
+    asked: list[int] = []
+
+    def ask(uid: int) -> None:
+        asked.append(uid)
+        if len(asked) == 1:  # the others ask as well
+            for name in names:
+                add(others, name, name.encode().ljust(32))
+
+    monkeypatch.setattr(unixusers, "by_uid", ask)
+    assert add(clients) == 61186
+    assert asked == [61184, 61184, 61185, 61186]
+    assert [(c.client_id, c.uid) for c in clients.list()] == [
+        ("alice", 61186),
+        ("bob", 61184),
+        ("carol", 61185),
+    ]
+    database.close()
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_who_was_faster_with_the_name_or_the_key_has_it(
+    tmp_path: Path, clients: ClientStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    database = Database.open(tmp_path)
+    others = ClientStore(database, uid_range=UIDS)
+    key = BOB if name == "alice" else ALICE
+
+    def ask(uid: int) -> None:
+        monkeypatch.undo()
+        add(others, name, key)
+
+    monkeypatch.setattr(unixusers, "by_uid", ask)
+    with pytest.raises(AlreadyExists):
+        add(clients)
+    assert [c.client_id for c in clients.list()] == [name]
+    database.close()
+
+
+def test_a_client_that_comes_back_needs_no_free_uid(clients: ClientStore) -> None:
+    given = [add(clients, f"c{number}", bytes([number]) * 32) for number in range(4)]
+    clients.revoke("c1", unix_nano=NOW)
+    assert add(clients, "c1", ALICE) == given[1]
+    with pytest.raises(AlreadyExists):
+        add(clients, "c1", BOB)
+
+
 def test_a_unix_user_is_kept_in_place_of_a_uid(clients: ClientStore) -> None:
     assert add(clients, user="root") is None
     found = clients.by_key(ALICE)
