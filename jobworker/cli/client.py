@@ -6,6 +6,7 @@ Needs no server and disturbs none: a running one is told, and sees the change wi
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -130,5 +131,7 @@ def _describe(record: ClientRecord) -> dict[str, str | None]:
 
 
 def _runs_as(record: ClientRecord) -> str:
-    user = record.unix_user
-    return f"uid {record.uid}" if user is None else f"user {user}"
+    """As whom its jobs run under a worker of the user who asks, to whom the state directory belongs."""
+    if record.unix_user is not None:
+        return f"user {record.unix_user}"
+    return f"uid {record.uid}" if os.geteuid() == 0 else "the worker's own user"

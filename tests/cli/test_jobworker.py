@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,8 @@ def test_clients_come_are_listed_and_go(tmp_path: Path, certificates: Certificat
         "client", "add", "alice", "--cert", str(certificates.of("alice")), "--role", "operator", *state
     )
     assert (added.returncode, added.stdout) == (0, "")
-    assert added.stderr == "client 'alice' is registered as operator, its jobs run as uid 61184\n"
+    own = "uid 61184" if probes.ROOT else "the worker's own user"
+    assert added.stderr == f"client 'alice' is registered as operator, its jobs run as {own}\n"
     root = (
         "client",
         "add",
@@ -120,16 +122,36 @@ def test_clients_come_are_listed_and_go(tmp_path: Path, certificates: Certificat
     assert run(*root, *state).stderr == "client 'boss' is registered as admin, its jobs run as user root\n"
     listed = [json.loads(line) for line in run("client", "list", "-o", "json", *state).stdout.splitlines()]
     assert [(row["client_id"], row["role"], row["runs_as"]) for row in listed] == [
-        ("alice", "operator", "uid 61184"),
+        ("alice", "operator", own),
         ("boss", "admin", "user root"),
     ]
     revoked = run("client", "revoke", "alice", *state)
     assert (revoked.returncode, revoked.stdout, revoked.stderr) == (0, "", "client 'alice' is revoked\n")
     table = run("client", "list", *state).stdout.splitlines()
-    assert table[1].split()[:4] == ["alice", "operator", "uid", "61184"]
+    assert table[1].split()[: 2 + len(own.split())] == ["alice", "operator", *own.split()]
     assert "sha256:" in table[1]
     listed = [json.loads(line) for line in run("client", "list", "-o", "json", *state).stdout.splitlines()]
     assert [bool(row["revoked_at"]) for row in listed] == [True, False]
+
+
+@probes.needs_root
+def test_the_worker_of_an_ordinary_user_runs_jobs_as_nobody_else(certificates: Certificates) -> None:
+    program = (  # the interpreter may be one that only root can read, so everything is loaded before
+        "import os, sys\nfrom jobworker.cli import client\ncert, state = sys.argv[1:]\n"
+        "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "client.add('alice', cert=cert, state=state)\nclient.list_all(form='json', state=state)\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="jw-") as directory:
+        certificate = Path(directory, "alice.pem")
+        certificate.write_bytes(certificates.of("alice").read_bytes())
+        for path in (directory, certificate):
+            os.chown(path, 65534, 65534)
+        done = subprocess.run(
+            [sys.executable, "-c", program, certificate, f"{directory}/state"], cwd=CHECKOUT, text=True,
+            capture_output=True, timeout=60, check=False, env=clean_environment(),
+        )  # fmt: skip
+    assert done.stderr == "client 'alice' is registered as operator, its jobs run as the worker's own user\n"
+    assert json.loads(done.stdout)["runs_as"] == "the worker's own user"
 
 
 def test_what_cannot_be_done_exits_with_125(tmp_path: Path, certificates: Certificates) -> None:
