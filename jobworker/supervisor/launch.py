@@ -124,10 +124,16 @@ class _Attempt:
         )
         state = self._state(seat, limited)
         runstate.write(spec.job, runstate.pack(state), dir_fd=host.jobs_fd)  # from now on it is a job
-        seat.give(Order(spec.argv, spec.env, spec.workdir, spec.uid, spec.gid))
+        order = Order(spec.argv, spec.env, spec.workdir, spec.uid, spec.gid)
         job = Job(host, state, leaf=seat.leaf, pidfd=seat.pidfd, capture=capture)
-        Execution(host, job, done, status=seat.status)
-        capture.attach(stdout=seat.stdout, stderr=seat.stderr)
+        try:
+            Execution(host, job, done, status=seat.status)
+            capture.attach(stdout=seat.stdout, stderr=seat.stderr)
+            seat.give(order)  # last: nothing fails any more once the child is on its way
+        except OSError:
+            for fd in (seat.status, seat.stdout, seat.stderr):
+                host.loop.unwatch(fd)
+            raise
         return job
 
     def _state(self, seat: Seat, limited: Limited) -> RunState:

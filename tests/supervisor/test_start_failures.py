@@ -235,6 +235,37 @@ def test_nothing_is_left_of_a_child_that_dies_with_its_nurse(
     assert "another one is hired" in supervisor.log
 
 
+def test_a_start_that_fails_when_all_but_the_order_is_there_has_run_nothing_and_leaves_nothing(
+    start_supervisor: StartSupervisor, code: Path, tmp_path: Path
+) -> None:
+    """The kernel refuses to watch one more pipe: our copy of the code says so, once."""
+    once, ran = tmp_path / "once", tmp_path / "ran"
+    refuses = f"""
+            if not os.path.exists({str(once)!r}):
+                os.mkdir({str(once)!r})
+                raise OSError({errno.ENOSPC}, "")
+"""
+    watch = (
+        "            self._loop.watch(fd, READ, self._on_stdout if stream == STDOUT else self._on_stderr)\n"
+    )
+    insert(code / "jobworker/supervisor/capture.py", watch, refuses)
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        once.mkdir()
+        peer.run("before", ["true"])
+        before = supervisor.descriptors(peer)
+        once.rmdir()
+        child = supervisor.waiting_child(peer)
+        failed = peer.launch("job", ["touch", str(ran)])
+        assert (failed["op"], failed["stage"], failed["errno"]) == ("failed", "setup", errno.ENOSPC)
+        assert processes.wait_gone(child, seconds=PATIENCE)
+        assert not ran.exists()
+        assert os.listdir(supervisor.job_directory("job")) == ["exit"]
+        assert [outcome(peer, f"after-{number}") for number in range(3)] == [0] * 3
+        assert supervisor.descriptors(peer) == before
+    assert "Error" not in supervisor.log
+
+
 def test_all_children_that_wait_may_be_killed(start_supervisor: StartSupervisor) -> None:
     supervisor = start_supervisor()
     with supervisor.connect() as peer:
