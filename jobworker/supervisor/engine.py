@@ -216,11 +216,11 @@ class Engine:
             raise RefusedError(
                 "os_error", "this host gives the worker no cgroups, and nothing else can pause"
             )
-        job.freeze(frozen=True)
+        job.pause()
         return {"op": "done"}
 
     def _resume(self, _connection: Connection, request: Message) -> Message:
-        self._find(request).freeze(frozen=False)
+        self._find(request).resume()
         return {"op": "done"}
 
     def _usage(self, _connection: Connection, request: Message) -> Message:

@@ -132,19 +132,30 @@ class Job:
             self._try_to_save()
             self._kill()
             return
+        self._set_grace(grace_ms)
+        self._try_to_save()  # before the signal: whoever takes over has to know when its time is over
         if first:
             self.signal_tree(number)
         if self.paused:  # it gets the signal when it goes on
-            self.leaf.freeze(frozen=False)
-            self.state["paused"] = False
-        self._set_grace(grace_ms)
-        self._try_to_save()
+            self.resume()
 
-    def freeze(self, *, frozen: bool) -> None:
-        """Pauses every process where it is, or lets all go on; OSError where there is no cgroup."""
-        self.leaf.freeze(frozen=frozen)
-        self.state["paused"] = frozen
-        self._try_to_save()
+    def pause(self) -> None:
+        """Freezes every process where it is; OSError where there is no cgroup.
+
+        A job may be taken for paused that is not, never the reverse: then a stop would not let it go on, to end.
+        """
+        was_paused = self.paused
+        self._mark(paused=True)
+        try:
+            self.leaf.freeze(frozen=True)
+        except OSError:
+            self._mark(paused=was_paused)
+            raise
+
+    def resume(self) -> None:
+        """Lets every process go on; OSError where there is no cgroup."""
+        self.leaf.freeze(frozen=False)
+        self._mark(paused=False)
 
     def limit(self, limited: Limited) -> None:
         """Remembers limits that were changed."""
@@ -186,6 +197,10 @@ class Job:
         if self.wait_for_tree:
             return True
         return not self.main.has_ended()
+
+    def _mark(self, *, paused: bool) -> None:
+        self.state["paused"] = paused
+        self._try_to_save()
 
     def _set_grace(self, grace_ms: int) -> None:
         when_ns = time.monotonic_ns() + grace_ms * MS

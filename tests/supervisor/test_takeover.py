@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -13,12 +14,13 @@ from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.outliving import (
     exit_record,
     grow,
+    insert,
     needs_cgroups,
     recorded,
     until_all_have_ended,
     writer,
 )
-from tests.supervisor.peer import PATIENCE, Supervisor, wait_for_output
+from tests.supervisor.peer import PATIENCE, Peer, Supervisor, wait_for_output
 
 
 @pytest.fixture
@@ -117,6 +119,44 @@ def test_deadlines_outlive_the_supervisor(supervisor: Supervisor) -> None:
     assert (timeout["timed_out"], timeout["stop_requested"]) == (True, False)
     assert (grace["stop_requested"], grace["grace_expired"]) == (True, True)
     assert time.monotonic() - begin > 1.9
+
+
+def ask_to_death(supervisor: Supervisor, peer: Peer, request: dict[str, object]) -> None:
+    """Asks what our copy of the code kills the supervisor in the midst of; returns when that is so."""
+    pidfd = os.pidfd_open(supervisor.pid)
+    peer.send(request)
+    assert select.select([pidfd], [], [], PATIENCE)[0]
+    os.close(pidfd)
+
+
+def test_a_deadline_is_known_before_the_signal_is_sent(start_supervisor: StartSupervisor, code: Path) -> None:
+    killed = "        if first:\n            self.signal_tree(number)\n"
+    insert(code / "jobworker/supervisor/job.py", killed, "            os.kill(os.getpid(), 9)\n")
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        peer.launch("job", ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"])
+        wait_for_output(supervisor.job_directory("job") / "output.log", b"ready")
+        stop = {"op": "stop", "job": "job", "signal": signal.SIGTERM, "grace_ms": 500}
+        ask_to_death(supervisor, peer, stop)
+    with supervisor.connect() as peer:
+        until_all_have_ended(peer)
+    record = exit_record(supervisor, "job")
+    assert (record["stop_requested"], record["grace_expired"]) == (True, True)
+
+
+def test_a_job_that_is_frozen_is_known_to_be_paused(start_supervisor: StartSupervisor, code: Path) -> None:
+    freezes = "        cgroup_v2.freeze(self.tree.fd, self.name, frozen=frozen)\n"
+    kills = "        if frozen: os.kill(os.getpid(), 9)\n"
+    insert(code / "jobworker/supervisor/cgroup.py", freezes, kills)
+    supervisor = start_supervisor(code=code)
+    with supervisor.connect() as peer:
+        needs_cgroups(peer)
+        peer.launch("job", ["sleep", "1000"])
+        ask_to_death(supervisor, peer, {"op": "pause", "job": "job"})
+    with supervisor.connect() as peer:
+        assert [listed["paused"] for listed in peer.jobs()] == [True]
+        peer.stop("job", grace_ms=600_000)  # which lets it go on
+        assert peer.exited("job")["signal"] == signal.SIGTERM
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative(supervisor: Supervisor) -> None:
