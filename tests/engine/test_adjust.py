@@ -12,8 +12,10 @@ from jobworker.livejobs import LiveJob
 from jobworker.supervisorconnection import Reply
 from tests.harness import programs
 from tests.harness.domain import ALICE, Domain
+from tests.harness.probes import needs_cgroup2
 
 
+@needs_cgroup2
 async def test_a_job_that_has_ended_stays_as_it_ended(
     domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,8 @@ from tests.harness.domain import ROOT
 from tests.stateful.engine import CALLERS, exited, outcome, stopped
 from tests.stateful.engine_calls import BROKEN_PIPE, EngineCalls
 
-pytestmark = probes.needs_fast_processes
+# without cgroups nobody knows what becomes of jobs whose keeper and supervisor die together
+pytestmark = [probes.needs_fast_processes, probes.needs_cgroup2]
 
 PAIR = "keeper and supervisor"
 victims = st.sampled_from(["server", "supervisor", "keeper", "upgrade", PAIR, "server, supervisor", "all"])

@@ -12,6 +12,7 @@ from jobworker import indexcheck, outputindex
 from jobworker.supervisor import exitrecord
 from tests.harness import processes, stranger
 from tests.supervisor.conftest import StartSupervisor
+from tests.supervisor.outliving import needs_cgroups
 from tests.supervisor.peer import PATIENCE, Supervisor, wait_until
 
 SIZE = 8 << 20  # bytes per stream
@@ -128,6 +129,7 @@ def test_who_takes_over_goes_on_at_the_next_byte(
 def test_a_job_that_ended_while_nobody_was_there_is_not_held(start_supervisor: StartSupervisor) -> None:
     first = start_supervisor()
     with first.connect() as peer:
+        needs_cgroups(peer)
         pid = peer.launch("job", ["sleep", "1000"])["pid"]
     first.kill()
     os.kill(pid, signal.SIGKILL)
