@@ -35,8 +35,10 @@ class CorkedTransport:
             self._flush()
 
     def close(self) -> None:
+        """Once: asyncio's TLS transport, closed twice, no longer knows its protocol, and cannot be aborted."""
         self._flush()
-        self._transport.close()
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def _flush(self) -> None:
         if self._pending:

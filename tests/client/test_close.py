@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import os
+from typing import cast
 
 import pytest
 
 from jobctl import Client, Job, JobctlError
+from jobwire.http2 import Protocol
 from tests.client.conftest import PATIENCE, client_of
+from tests.client.proxy import proxy_to
 from tests.harness import Worker
 
 pytestmark = pytest.mark.filterwarnings(
@@ -68,6 +71,22 @@ async def test_no_socket_is_left_however_far_a_connection_is(worker: Worker, tur
         with contextlib.suppress(JobctlError):
             await call
     assert sockets() == before
+
+
+async def test_a_connection_that_was_lost_is_closed_once(worker: Worker) -> None:
+    """asyncio's TLS transport, closed twice, has forgotten whose it is: CPython 3.11.2 then fails to abort it."""
+    async with proxy_to(worker.address) as proxy, client_of(worker, "alice", address=proxy.address) as client:
+        await client.worker()
+        calls = client.connection._calls
+        assert calls is not None
+        transport = cast("Protocol", await calls.__connect__()).transport
+        proxy.cut()
+        async with asyncio.timeout(PATIENCE):
+            while calls._connected:  # noqa: ASYNC110 - a turn of the loop, no time
+                await asyncio.sleep(0)
+        await client.close()
+        transport.abort()
+        assert transport.get_extra_info("sslcontext") is not None
 
 
 def sockets() -> int:
