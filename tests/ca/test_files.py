@@ -9,6 +9,7 @@ import pytest
 
 from ca import files
 from ca.authority import Authority
+from tests.harness.probes import needs_full_device
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def authority() -> Authority:
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o277], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -84,7 +85,7 @@ def test_a_failed_replacement_keeps_the_old_and_leaves_nothing_beside(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+@needs_full_device
 def test_a_write_that_fails_leaves_no_truncated_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.open
     opened = tmp_path / "key"

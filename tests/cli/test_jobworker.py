@@ -312,6 +312,7 @@ def test_where_no_supervisor_runs_none_is_upgraded(tmp_path: Path) -> None:
     ]
 
 
+@probes.needs_full_device
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["client", "list"], ["--version"]])
 def test_stdout_that_is_full_or_that_nobody_reads(

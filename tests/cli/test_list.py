@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import Jobctl, read_until
 from tests.harness import programs
+from tests.harness.probes import needs_full_device
 from tests.harness.worker import PATIENCE
 
 HEAD = ["ID", "NAME", "STATE", "OWNER", "AGE", "RESULT", "COMMAND"]
@@ -105,6 +106,7 @@ def test_any_locale_gets_utf_8(jobctl: Jobctl, encoding: str) -> None:
     jobctl("rm", job.stdout.decode().strip())
 
 
+@needs_full_device
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",

@@ -17,6 +17,7 @@ from jobctl.cli.progress import line
 from tests.cli.conftest import Jobctl, command, read_until
 from tests.client.proxy import proxy_to
 from tests.harness import Worker, programs
+from tests.harness.probes import needs_full_device
 from tests.harness.worker import CHECKOUT, PATIENCE
 
 MIB = 1 << 20
@@ -142,6 +143,10 @@ def test_what_is_no_regular_file_is_written_as_it_is(jobctl: Jobctl, mixed: str)
     done = jobctl("logs", mixed, "-n", "2", "--output", "/dev/stdout")
     assert (done.returncode, done.stdout) == (0, b"err 10\nerr ")
     assert jobctl("logs", mixed, "--output", "/dev/null").returncode == 0
+
+
+@needs_full_device
+def test_a_device_that_is_full_is_an_error(jobctl: Jobctl, mixed: str) -> None:
     full = jobctl("logs", mixed, "--output", "/dev/full")
     assert (full.returncode, full.stderr) == (
         125,

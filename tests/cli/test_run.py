@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import Jobctl, command, read_until
 from tests.conftest import MakeWorker
 from tests.harness import Worker, programs
+from tests.harness.probes import needs_full_device
 from tests.harness.worker import CHECKOUT, PATIENCE
 
 BOTH_WAYS = pytest.mark.parametrize("options", [[], ["--verbose"]], ids=["short way", "with options"])
@@ -175,6 +176,7 @@ def test_ctrl_c_works_while_nobody_reads(jobctl: Jobctl) -> None:
     assert process.wait(PATIENCE) == 143
 
 
+@needs_full_device
 def test_a_full_disk_is_an_error(jobctl: Jobctl) -> None:
     with open("/dev/full", "wb") as full:
         process = jobctl.begin("run", "--", *programs.say(out="x"), stdout=full.fileno())

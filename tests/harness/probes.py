@@ -48,4 +48,7 @@ needs_cgroup2 = pytest.mark.skipif(
 needs_limits = pytest.mark.skipif(
     not (ROOT and (PURE_V2 or V1)), reason="needs root and the cpu, memory and pids controllers"
 )
+needs_full_device = pytest.mark.skipif(
+    not os.access("/dev/full", os.W_OK), reason="needs a /dev/full that may be written"
+)
 needs_fast_processes = pytest.mark.skipif(UML, reason="takes minutes in User Mode Linux")
