@@ -66,7 +66,7 @@ class Job:
         self.pid = state["pid"]
         self.leaf = leaf
         self.capture = capture
-        self.wait_for_tree = state["wait_for_tree"]
+        self.wait_for_tree = state["wait_for_tree"] and leaf.holds_its_processes
         self.limited = Limited(state["limits"], state["unenforced"])
         self.status_fd = -1  # while it is not known whether its program was executed
         self.main = MainProcess(
@@ -254,7 +254,7 @@ class Job:
             self._drain()
             return
         self._try_to_save()
-        if not (self.wait_for_tree and self.leaf.holds_its_processes):
+        if not self.wait_for_tree:
             self._kill()
 
     def _on_unkillable(self) -> None:

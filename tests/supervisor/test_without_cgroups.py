@@ -7,7 +7,7 @@ import pytest
 
 from tests.harness import processes
 from tests.supervisor.conftest import StartSupervisor
-from tests.supervisor.peer import PATIENCE, Peer, Supervisor, wait_until
+from tests.supervisor.peer import PATIENCE, TRACED, Peer, Supervisor, wait_until
 
 # forks twice, so that it is nobody's child, in a session of its own, deaf to SIGTERM; tells its pid
 DAEMON = "(setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1000; done' &)"
@@ -62,6 +62,18 @@ def test_the_end_of_the_main_process_is_the_end_of_what_hides(supervisor: Superv
     record = peer.exited("job")
     assert not [pid for pid in pids if processes.alive(pid)]
     assert (record["exit_code"], record["survivors"]) == (7, 0)
+
+
+def test_a_job_that_waits_for_its_tree_ends_with_its_first_process(
+    supervisor: Supervisor, peer: Peer
+) -> None:
+    """Also when a process that is left traces it, and keeps its end to itself."""
+    record = peer.run("daemon", ["sh", "-c", f"{DAEMON}; exit 3"], wait_for_tree=True)
+    assert (record["exit_code"], record["stop_requested"]) == (3, False)
+    record = peer.run("traced", ["python3", "-c", TRACED], wait_for_tree=True)
+    if b"traced" not in supervisor.output("traced"):
+        pytest.skip(f"this host lets no child trace its parent: {supervisor.output('traced').decode()}")
+    assert (record["exit_code"], record["stop_requested"], record["survivors"]) == (3, False, 0)
 
 
 def test_a_stop_tells_all_of_them(supervisor: Supervisor, peer: Peer) -> None:
