@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from jobworker.supervisor.messages import Cgroups
 
 _PASSES = 64  # over the processes, until no new one has appeared
-_WATCHED = 64  # of the processes that are awaited, at once
 
 
 class Group:
     """One job's processes, known by the first once that is born."""
 
-    __slots__ = ("_epoll", "_pid", "_pidfd", "_pidfds", "clone_fd", "join_fds")
+    __slots__ = ("_awaited", "_epoll", "_pid", "_pidfd", "clone_fd", "join_fds")
     counts_by_reaping = True
     holds_its_processes = False
     EVENTS = select.EPOLLIN
@@ -47,7 +46,9 @@ class Group:
         self._pid = 0
         self._pidfd = -1  # the job's, not ours to close
         self._epoll: select.epoll | None = None
-        self._pidfds: dict[int, int] = {}  # of processes that are awaited, by pid
+        self._awaited = (
+            -1
+        )  # pidfd of one that is left: of many they would be more than are set aside for an end
         self.clone_fd: int | None = None
         self.join_fds: list[int] = []
 
@@ -92,17 +93,17 @@ class Group:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     def open_events(self) -> int:
-        """A descriptor that is readable when one of the processes has ended that `is_populated` found last."""
+        """A descriptor that is readable when the process has ended that `is_populated` found last."""
+        self._close_events()
         self._epoll = select.epoll()
         return os.dup(self._epoll.fileno())
 
     def is_populated(self, _events_fd: int) -> bool:
-        """Whether processes are left, zombies not counted."""
-        self._forget_ended()
-        for pid in self.processes():
-            if len(self._pidfds) < _WATCHED:
-                self._await(pid)
-        return bool(self._pidfds)
+        """Whether processes are left, zombies not counted; OSError when that cannot be told, for want of descriptors."""
+        if self._awaited >= 0 and not syscalls.is_readable(self._awaited):
+            return True
+        self._close_awaited()
+        return any(self._await(pid) for pid in self.processes())
 
     def usage(self, rusage: struct_rusage | Exit | None, *, ended: bool) -> Usage:
         """What wait4(2) told of a job that has ended."""
@@ -115,12 +116,7 @@ class Group:
 
     def remove(self) -> None:
         """Lets go of its processes."""
-        for pidfd in self._pidfds.values():
-            os.close(pidfd)
-        self._pidfds = {}
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
+        self._close_events()
         self._leaders.discard(self._pid)
         self._pidfd = -1
 
@@ -145,22 +141,29 @@ class Group:
         found = [pid for pid in family.children(self.keeper) if pid not in ours]
         return found + [each for pid in found for each in family.descendants(pid)]
 
-    def _await(self, pid: int) -> None:
-        if pid in self._pidfds or self._epoll is None:
-            return
-        with contextlib.suppress(OSError):  # it has just ended
-            pidfd = os.pidfd_open(pid)
-            if syscalls.is_readable(pidfd):
-                os.close(pidfd)
-                return
-            self._pidfds[pid] = pidfd
-            self._epoll.register(pidfd, select.EPOLLIN)
+    def _await(self, pid: int) -> bool:
+        """Whether this process is left; then its end will be told."""
+        try:
+            self._awaited = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        if syscalls.is_readable(self._awaited):
+            self._close_awaited()
+            return False
+        if self._epoll is not None:
+            self._epoll.register(self._awaited, select.EPOLLIN)
+        return True
 
-    def _forget_ended(self) -> None:
-        for pid, pidfd in list(self._pidfds.items()):
-            if syscalls.is_readable(pidfd):
-                del self._pidfds[pid]
-                os.close(pidfd)
+    def _close_awaited(self) -> None:
+        if self._awaited >= 0:
+            os.close(self._awaited)
+            self._awaited = -1
+
+    def _close_events(self) -> None:
+        self._close_awaited()
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
 
 
 def describe() -> Cgroups:

@@ -57,6 +57,15 @@ def blank(job: str, *, boot_id: str) -> ExitRecord:
     }
 
 
+def put_status(record: ExitRecord, status: int) -> None:
+    """How the main process ended, as wait(2) tells it."""
+    if os.WIFSIGNALED(status):
+        record["signal"] = os.WTERMSIG(status)
+        record["core_dumped"] = os.WCOREDUMP(status)
+    else:
+        record["exit_code"] = os.WEXITSTATUS(status)
+
+
 def pack(record: ExitRecord) -> bytes:
     """The content of the file."""
     return _encode(record).encode("ascii") + b"\n"

@@ -12,11 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 
+# of processes that are gone, or not shown to us (hidepid, proc(5)); that there are no descriptors left to look with is told
+_UNSEEN = (FileNotFoundError, ProcessLookupError, PermissionError)
+
 
 def children(pid: int) -> list[int]:
     """The pids of a process's children, zombies included; none for one that is gone."""
     found: list[int] = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_UNSEEN):
         for thread in os.listdir(f"/proc/{pid}/task"):
             try:
                 with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
@@ -39,7 +42,7 @@ def descendants(pid: int) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Whether there is such a process, and it is not a zombie."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_UNSEEN):
         return _stat(pid)[0] not in (b"Z", b"X")
     return False
 
@@ -53,7 +56,7 @@ def _children_by_stat(parent: int) -> list[int]:
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*_UNSEEN):
                 if int(_stat(int(name))[1]) == parent:
                     found.append(int(name))
     return found

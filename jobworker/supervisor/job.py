@@ -10,9 +10,9 @@ the host's.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
+from functools import partial
 
 from jobworker.supervisor import exitrecord, runstate
 from jobworker.supervisor.journal import note
@@ -78,7 +78,13 @@ class Job:
             when_ended=self._on_main_ended,
             when_withheld=self._on_main_withheld,
         )
-        self._remains = Remains(host.loop, leaf, when_gone=self._drain, when_unkillable=self._on_unkillable)
+        self._remains = Remains(
+            host.loop,
+            leaf,
+            kill=partial(self.signal_tree, signal.SIGKILL),
+            when_gone=self._drain,
+            when_unkillable=self._on_unkillable,
+        )
         self._begun_ns = 0
         self._is_draining = False
         self._grace: Timer | None = None
@@ -224,21 +230,15 @@ class Job:
         self._kill()
 
     def _kill(self) -> None:
-        if self._is_draining:
-            return
-        self.signal_tree(signal.SIGKILL)
-        self._remains.expect_end()
+        if not self._is_draining:
+            self._remains.kill()
 
     def _on_main_ended(self, status: int | None) -> None:
         """The main process has ended, be it known how or not."""
-        record = self.record
-        if status is not None and os.WIFSIGNALED(status):
-            record["signal"] = os.WTERMSIG(status)
-            record["core_dumped"] = os.WCOREDUMP(status)
-        elif status is not None:
-            record["exit_code"] = os.WEXITSTATUS(status)
-        if record["main_exited_ns"] is None:
-            record["main_exited_ns"] = time.time_ns()
+        if status is not None:
+            exitrecord.put_status(self.record, status)
+        if self.record["main_exited_ns"] is None:
+            self.record["main_exited_ns"] = time.time_ns()
         self._empty_tree()
 
     def _on_main_withheld(self) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _READ = select.EPOLLIN  # what `loop` calls READ; not imported before the nurse is hired
 RESERVE = 32  # descriptors that are not used for jobs: ending one takes a few
 _TAKEN_OVER = 6  # descriptors of a job at a takeover: those that the keeper holds, and the output's files
+_ENDING = 8  # of one at its end where there are no cgroups: as many but the status pipe's, and three to await a process
 _NO_DESCRIPTORS = "the supervisor has no descriptors left for more jobs"
 _PATIENCE_MS = 10_000  # a nurse that takes longer is stuck
 
@@ -82,7 +83,8 @@ class Nursery:
 
     def take(self, *, beside: int) -> Seat:
         """A waiting child, for a job beside so many others; StartError when none can be made, or held by a successor."""
-        if (beside + 1) * _TAKEN_OVER + 2 * RESERVE > _descriptor_limit():
+        per_job = _ENDING if self.tree is None else _TAKEN_OVER
+        if (beside + 1) * per_job + 2 * RESERVE > _descriptor_limit():
             raise StartError("setup", errno.EMFILE, _NO_DESCRIPTORS)
         while self._ready:
             seat = self._ready.pop()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.harness import processes
 from tests.harness.probes import needs_cgroup2, needs_root
+from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.peer import PATIENCE, TRACED, Peer, Supervisor, wait_for_output, wait_until
 
 FIFTY_SESSIONS = """
@@ -277,3 +279,30 @@ def test_a_tracer_that_takes_no_notice_does_not_hold_up_the_end(
     if b"traced" not in supervisor.output(job):
         pytest.skip(f"this host lets no child trace its parent: {supervisor.output(job).decode()}")
     assert (record["exit_code"], record["stop_requested"], record["survivors"]) == (3, False, 0)
+
+
+@pytest.mark.parametrize("root", [None, "/no/such/cgroup"], ids=["here", "no cgroups"])
+def test_a_job_that_ends_while_there_are_no_descriptors_is_ended_when_there_are(
+    start_supervisor: StartSupervisor, root: str | None
+) -> None:
+    supervisor = start_supervisor(*(["--cgroup-root", root] if root else []))
+    script = "sleep 1000 & echo $!; trap 'exit 7' TERM; while :; do sleep 0.05; done"
+    with supervisor.connect() as peer:
+        peer.launch("other", ["sleep", "1000"])
+        peer.launch("job", ["sh", "-c", script])
+        wait_for_output(supervisor.job_directory("job") / "output.log", b"\n")
+        left = int(supervisor.output("job"))
+        supervisor.descriptors(peer)  # the child for the next launch has come
+        limits = resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        peer.signal("job", signal.SIGTERM, tree=False)
+        wait_for_output(supervisor.state / "supervisor.log", b"cannot be killed, tried every half second")
+        assert [listed["job"] for listed in peer.jobs()] == ["other", "job"]
+        assert processes.alive(left)
+        resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE, limits)
+        record = peer.exited("job")
+        assert not processes.alive(left)
+        assert (record["exit_code"], record["survivors"]) == (7, 0)
+        peer.stop("other")
+        assert peer.exited("other")["signal"] == signal.SIGTERM
+    assert "Traceback" not in supervisor.log

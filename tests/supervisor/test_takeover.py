@@ -131,7 +131,7 @@ def ask_to_death(supervisor: Supervisor, peer: Peer, request: dict[str, object])
 
 def test_a_deadline_is_known_before_the_signal_is_sent(start_supervisor: StartSupervisor, code: Path) -> None:
     killed = "        if first:\n            self.signal_tree(number)\n"
-    insert(code / "jobworker/supervisor/job.py", killed, "            os.kill(os.getpid(), 9)\n")
+    insert(code / "jobworker/supervisor/job.py", killed, "            signal.raise_signal(signal.SIGKILL)\n")
     supervisor = start_supervisor(code=code)
     with supervisor.connect() as peer:
         peer.launch("job", ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"])

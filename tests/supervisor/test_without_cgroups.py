@@ -1,5 +1,6 @@
 """Jobs where the host gives no cgroups: their trees die all the same, however they hide, and nobody else does."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -130,3 +131,21 @@ def test_all_are_gone_with_the_supervisor(supervisor: Supervisor) -> None:
     assert supervisor.terminate() == 0
     assert not [pid for pid in pids if processes.alive(pid)]
     assert supervisor.process.wait(PATIENCE) == 0
+
+
+def test_as_many_jobs_as_are_started_can_end_at_once(start_supervisor: StartSupervisor) -> None:
+    """Each has more processes left than there are descriptors for."""
+    supervisor = start_supervisor("--cgroup-root", "/no/such/cgroup", wrap=["prlimit", "--nofile=160:160"])
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo up; wait"
+    with supervisor.connect() as peer:
+        answers = [peer.launch(f"job-{number}", ["sh", "-c", script]) for number in range(20)]
+        started = {answer["job"]: answer["pid"] for answer in answers if answer["op"] == "launched"}
+        assert 0 < len(started) < len(answers)
+        for job in started:
+            lines_of(supervisor, job, 1)
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        for pid in started.values():
+            os.kill(pid, signal.SIGKILL)
+        os.kill(supervisor.pid, signal.SIGCONT)
+        assert [peer.exited(job)["survivors"] for job in started] == [0] * len(started)
+    assert "cannot be" not in supervisor.log

@@ -1,6 +1,7 @@
 """Families of real processes, read in both ways."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,3 +89,16 @@ def test_a_name_may_hold_anything() -> None:
         assert process.pid in family._children_by_stat(os.getpid())
         assert family.is_alive(process.pid)
         process.kill()
+
+
+@pytest.mark.usefixtures("by_file")
+def test_that_nothing_can_be_seen_is_not_taken_for_nobody() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            family.descendants(os.getpid())
+        with pytest.raises(OSError, match="Too many open files"):
+            family.is_alive(os.getpid())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
