@@ -6,6 +6,7 @@ reported as written is on the disk: keys cannot be made again, and are often mov
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -108,9 +109,15 @@ def _write_all(files: dict[Path, tuple[bytes, int]], *, replace: bool) -> list[P
 
 
 def _sync_names(directory: Path) -> None:
-    """A new name is on the disk when its directory is (fsync(2))."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """A new name is on the disk when its directory is (fsync(2)), where that can be synced and we may read it."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(fd)

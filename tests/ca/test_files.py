@@ -1,5 +1,6 @@
 """Certificates on disk: modes from the first moment, nothing replaced by accident, damage named."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -98,6 +99,26 @@ def test_a_write_that_fails_leaves_no_truncated_key(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="No space left"):
         files.write_new(opened, b"key" * 10_000, mode=0o600)
     assert not opened.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_directory_that_cannot_be_synced_is_fine_and_one_that_is_ill_is_not(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = os.fsync
+
+    def sync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    if number == errno.EINVAL:
+        assert len(files.save_authority(tmp_path, authority)) == 2
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            files.save_authority(tmp_path, authority)
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
