@@ -18,7 +18,7 @@ def test_to_the_main_process(jobctl: Jobctl) -> None:
 
 def test_to_the_tree(jobctl: Jobctl) -> None:
     child = "sh -c \"trap 'echo child; exit' USR1; echo up; while :; do sleep 0.05; done\" &"
-    script = TRAP % ("main", child)
+    script = TRAP % ("main; wait", child)  # without cgroups the job ends with its main process
     job = jobctl.text("start", "--wait-for-tree", "--", *programs.sh(script))
     process = jobctl.begin("logs", "-f", job)
     assert process.stdout is not None
