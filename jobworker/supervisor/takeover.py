@@ -97,6 +97,8 @@ class TakeOver:
         except (OSError, IndexFormatError) as error:
             note(f"job {state['record']['job']}: its output cannot be used, it is given up: {error}")
             if kept is not None:
+                with contextlib.suppress(OSError):  # where there are cgroups, all of them are emptied later
+                    syscalls.pidfd_send_signal(kept.fds[0], syscalls.SIGKILL)
                 syscalls.close_each(kept.fds)
             return None
         return self._care_for(state, kept, leaf, capture)

@@ -337,13 +337,14 @@ def test_nothing_of_a_job_that_was_given_up_is_left_with_the_keeper(supervisor: 
     with supervisor.connect() as peer:
         supervisor.descriptors(peer)  # a child was made and taken in
         before = held()
-        peer.launch("job", ["sleep", "1000"])
+        pid = peer.launch("job", ["sleep", "1000"])["pid"]
     (supervisor.job_directory("job") / "output.idx").write_bytes(b"x" * 100)
     supervisor.kill_supervisor()
     with supervisor.connect() as peer:
         supervisor.descriptors(peer)
         assert peer.jobs() == []
         assert held() == before
+    assert processes.wait_gone(pid, seconds=PATIENCE)
     assert "its output cannot be used" in supervisor.log
 
 
