@@ -429,9 +429,9 @@ class FollowMachine(RuleBasedStateMachine):
     def next_wanted(self, follower: Follower) -> int | None:
         """The offset of a byte that it has not received, and could."""
         output = self.output
-        wanted = follower.span.streams
+        wanted, since_ns = follower.span.streams, follower.span.since_ns or 0
         for offset in range(max(follower.cursor, output.head), output.present):
-            if not wanted or output.stored[offset][0] in wanted:
+            if (not wanted or output.stored[offset][0] in wanted) and output.times[offset] >= since_ns:
                 return offset
         return None
 
@@ -472,7 +472,8 @@ class FollowMachine(RuleBasedStateMachine):
             follower.cursor = event.to
         else:
             self.check_skipped(follower, event.final_offset)
-            assert event.final_offset in {max(follower.cursor, stop) for stop in self.ends(follower)}
+            ends = {max(follower.cursor, stop) for stop in self.ends(follower)}
+            assert event.final_offset in ends or self.ended_before(follower, event)
             assert (event.termination is not None) <= self.output.ended
             follower.cursor = event.final_offset
 
@@ -523,6 +524,11 @@ class FollowMachine(RuleBasedStateMachine):
         if follower.stop_at_begin is not None:
             ends = {min(end, follower.stop_at_begin) for end in ends}
         return ends
+
+    def ended_before(self, follower: Follower, end: End) -> bool:
+        """Whether its time came, by a real timer, before the job ended: then it got all that there was."""
+        is_over = follower.span.until_ns is not None and self.clock.now >= follower.span.until_ns
+        return is_over and end.termination is None and end.final_offset == follower.cursor
 
     def check_end(self, follower: Follower) -> None:
         asked, end = follower.span, follower.end

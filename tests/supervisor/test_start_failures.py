@@ -16,7 +16,7 @@ from tests.harness import processes
 from tests.harness.probes import needs_cgroup2, needs_root
 from tests.supervisor.conftest import StartSupervisor
 from tests.supervisor.outliving import insert
-from tests.supervisor.peer import PATIENCE, Peer, Supervisor, launch_request
+from tests.supervisor.peer import PATIENCE, Message, Peer, Supervisor, launch_request
 
 
 def fail(
@@ -266,24 +266,33 @@ def test_a_start_that_fails_when_all_but_the_order_is_there_has_run_nothing_and_
     assert "Error" not in supervisor.log
 
 
+def answer(peer: Peer, seq: int) -> Message:
+    return peer.receive(lambda message: message.get("seq") == seq)
+
+
+def two_children(supervisor: Supervisor, peer: Peer) -> list[int]:
+    """Children that wait: for two launches of one job, when the other begins before the next child is there."""
+    nurse = supervisor.nurse()
+    for number in range(100):
+        supervisor.waiting_child(peer)
+        os.kill(nurse, signal.SIGSTOP)
+        first, second = (peer.send(launch_request(f"job-{number}", ["true"])) for _ in range(2))
+        os.kill(nurse, signal.SIGCONT)
+        assert answer(peer, first)["op"] == "launched"
+        assert answer(peer, second)["error"] == "exists"
+        peer.exited(f"job-{number}")
+        for _ in range(500):  # turns of the loop
+            with contextlib.suppress(ProcessLookupError):
+                if len(waiting := supervisor.waiting_children(peer)) == 2:
+                    return waiting
+    raise AssertionError("no two children were made ready")
+
+
 def test_all_children_that_wait_may_be_killed(start_supervisor: StartSupervisor) -> None:
     supervisor = start_supervisor()
     with supervisor.connect() as peer:
-        supervisor.waiting_child(peer)
-        # the first takes the child that waits; the other has two made, and needs none
         nurse = supervisor.nurse()
-        os.kill(nurse, signal.SIGSTOP)  # she makes none before both are there
-        first, second = (peer.send(launch_request("job", ["true"])) for _ in range(2))
-        os.kill(nurse, signal.SIGCONT)
-        assert peer.receive(lambda message: message.get("seq") == first)["op"] == "launched"
-        assert peer.receive(lambda message: message.get("seq") == second)["error"] == "exists"
-        peer.exited("job")
-        for _ in range(10_000):  # turns of the loop
-            with contextlib.suppress(ProcessLookupError):
-                if len(waiting := supervisor.waiting_children(peer)) == 2:
-                    break
-        assert len(waiting) == 2
-        for child in waiting:
+        for child in two_children(supervisor, peer):
             os.kill(child, signal.SIGKILL)
             assert processes.wait_gone(child, seconds=PATIENCE)
         assert peer.run("after", ["true"])["exit_code"] == 0
