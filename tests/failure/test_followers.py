@@ -274,7 +274,7 @@ async def test_500_followers_of_one_job(worker: Worker) -> None:
     """One pair of files, one watch; everybody gets everything, and to wait costs nothing."""
     async with contextlib.AsyncExitStack() as resources:
         clients = [await resources.enter_async_context(connected(worker)) for _ in range(5)]
-        script = "echo ready; trap 'seq 2000; exit 3' USR1; while :; do sleep 3600 & wait; done"
+        script = "trap 'seq 2000; exit 3' USR1; echo ready; while :; do sleep 3600 & wait; done"
         job = await clients[0].start(*programs.sh(script))
         reading = [
             await resources.enter_async_context(following(client, job.job_id))

@@ -58,7 +58,7 @@ def test_the_record_on_disk_is_the_event(supervisor: Supervisor, peer: Peer, job
 def test_the_rest_of_the_tree_dies_with_the_main_process(
     supervisor: Supervisor, peer: Peer, job: str
 ) -> None:
-    script = "for n in 1 2 3; do setsid sh -c 'echo $$; exec sleep 1000' & done; trap 'exit 4' USR1; while :; do sleep 0.05; done"
+    script = "trap 'exit 4' USR1; for n in 1 2 3; do setsid sh -c 'echo $$; exec sleep 1000' & done; while :; do sleep 0.05; done"
     launched = peer.launch(job, ["sh", "-c", script])
     pids = printed_pids(supervisor, job, count=3)
     peer.signal(job, signal.SIGUSR1, tree=False)
@@ -286,7 +286,7 @@ def test_a_job_that_ends_while_there_are_no_descriptors_is_ended_when_there_are(
     start_supervisor: StartSupervisor, root: str | None
 ) -> None:
     supervisor = start_supervisor(*(["--cgroup-root", root] if root else []))
-    script = "sleep 1000 & echo $!; trap 'exit 7' TERM; while :; do sleep 0.05; done"
+    script = "trap 'exit 7' TERM; sleep 1000 & echo $!; while :; do sleep 0.05; done"
     with supervisor.connect() as peer:
         peer.launch("other", ["sleep", "1000"])
         peer.launch("job", ["sh", "-c", script])
