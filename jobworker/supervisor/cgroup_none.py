@@ -46,9 +46,8 @@ class Group:
         self._pid = 0
         self._pidfd = -1  # the job's, not ours to close
         self._epoll: select.epoll | None = None
-        self._awaited = (
-            -1
-        )  # pidfd of one that is left: of many they would be more than are set aside for an end
+        # pidfd of one that is left: those of all would be more than are set aside for an end
+        self._awaited = -1
         self.clone_fd: int | None = None
         self.join_fds: list[int] = []
 
